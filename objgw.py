@@ -1,0 +1,1032 @@
+"""objgw: one URL in front of several MinIO servers that run as Docker containers.
+
+A request for `/object/{id}` is relayed to the one node that owns the id. The module reads in the order in which a
+request goes through it, bottom to top of what it needs:
+
+- **settings**: environment variables, read once.
+- **nodes**: a thread asks Docker every few seconds which nodes there are; requests only read its last result, a
+  sorted tuple. An id's owner is `nodes[sha256(id) % len(nodes)]`. A node is a name: its address and keys may change, and
+  a name once seen keeps its place, so that ids don't move when a container stops or is made anew.
+- **storage**: a pool of kept connections a node, a SigV4 signature with the day's key kept, and one HTTP exchange.
+- **gateway**: the WSGI callable. It decides on an `Answer` first and sends last; every refusal is an exception.
+
+What it promises: one request upstream for each request; bodies stream in constant memory; a connection to a node is
+used only after Docker, asked when it was open already, said that the node is still there, so that a container which
+took over the address of another is never mistaken for it. Worst case for a request: as many attempts as `ATTEMPTS`, each
+bounded by the connect and node time-outs; only what can be sent again, whole and without another effect, is.
+
+Importing the module starts nothing and asks Docker nothing: the first request does, or `app.start()`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import hmac
+import io
+import json
+import logging
+import os
+import re
+import socket
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import docker
+import docker.errors
+
+log = logging.getLogger("objgw")
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Settings
+# ---------------------------------------------------------------------------------------------------------------------
+
+BLOCK = 256 * 1024  # bytes that a relayed body is read and sent in
+REPLAYABLE = 64 * 1024  # bytes of an upload that are kept until its answer, so that they can be sent again
+ANSWER_HEAD_MAX = 64 * 1024  # bytes of a node's status line and headers
+ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
+ATTEMPTS = 3  # a kept connection that was closed, then an address or a key that changed, then the truth
+KEPT_SECONDS = 20.0  # that a connection may wait in a pool; MinIO closes it after 30 by default
+RETRY_AFTER = "2"  # seconds; within them a started node is found
+
+
+class SettingsError(ValueError):
+    """A setting's value can't be used; the message names the variable and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What can be set, each by an environment variable `OBJGW_<NAME>`.
+
+    >>> Settings.from_environ({"OBJGW_NODE_PORT": "9100"}).node_port
+    9100
+    """
+
+    node_name: str = "amazin-object-storage-node"  # a container whose name contains it is a node
+    node_port: int = 9000
+    bucket: str = "objgw"  # made on each node where it isn't there
+    discovery_seconds: float = 2.0  # between two looks at Docker
+    docker_timeout: float = 5.0  # seconds that Docker may take for an answer
+    connect_timeout: float = 2.0  # seconds to connect to a node
+    node_timeout: float = 30.0  # seconds that a node may be silent within a request
+    client_timeout: float = 30.0  # seconds that a client may be silent within a request
+    max_object_bytes: int = field(default=0, metadata={"zero": True})  # 0: no maximum
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Reads the settings; a variable that is unset or empty keeps its default.
+
+        Raises SettingsError where a value isn't of its setting's type, or not above 0.
+        """
+        given: dict[str, Any] = {}
+        for setting in fields(cls):
+            variable = f"OBJGW_{setting.name.upper()}"
+            text = environ.get(variable, "").strip()
+            if not text:
+                continue
+            kind = type(setting.default)
+            try:
+                value = given[setting.name] = kind(text)
+            except ValueError:
+                raise SettingsError(f"{variable}={text!r} is not a number") from None
+            if kind is not str and not 0 < value < 2**63 and not (value == 0 and "zero" in setting.metadata):
+                raise SettingsError(f"{variable}={text!r} is out of range")
+        settings = cls(**given)
+        if settings.node_port > 65535:
+            raise SettingsError(f"OBJGW_NODE_PORT={settings.node_port} is out of range")
+        # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]", settings.bucket):
+            raise SettingsError("OBJGW_BUCKET is no bucket name: 3 to 63 of a-z, 0-9, '.' and '-'")
+        return settings
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Nodes: Docker -> sorted list
+# ---------------------------------------------------------------------------------------------------------------------
+
+# Compose puts 12 hex digits before a container's name while it makes its successor.
+RECREATING = re.compile(r"^[0-9a-f]{12}_")
+# Docker mounts these three files into every container from a folder that is named after it; with
+# `network_mode: container:X` it is X's, whose networks are the ones that count.
+OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/\S+ /etc/(?:hostname|hosts|resolv\.conf) ")
+# In the order in which they win. The first pair of which both are set counts.
+KEY_VARIABLES = (
+    ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
+    ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"),
+    ("RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY"),
+)
+# https://min.io/docs/minio/linux/reference/minio-server/settings/core.html#region
+REGION_VARIABLES = ("MINIO_SITE_REGION", "MINIO_REGION", "MINIO_REGION_NAME")
+
+
+class NodeRecord(NamedTuple):
+    """What Docker says of a node. `host` is None where its container doesn't run (or isn't there)."""
+
+    name: str
+    container: str = ""
+    host: str | None = None
+    port: int = 0
+    access_key: str = ""
+    secret_key: str = ""
+    region: str = "us-east-1"
+
+    def __repr__(self) -> str:  # the keys must not reach a log
+        return f"{self.name} ({self.container[:12] or 'no container'}, {self.host or 'not running'})"
+
+
+def keys_from_env(env: Mapping[str, str], image: str = "") -> tuple[str, str]:
+    """The access and secret key of a server with this environment.
+
+    >>> keys_from_env({"MINIO_ACCESS_KEY": "ring", "MINIO_SECRET_KEY": "treepotato"})
+    ('ring', 'treepotato')
+    """
+    for user, password in KEY_VARIABLES:
+        if env.get(user) and env.get(password):
+            return env[user], env[password]
+    default = "rustfsadmin" if "rustfs" in image else "minioadmin"
+    return default, default
+
+
+def own_container_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """The id of the container whose network this process uses; None outside a container."""
+    try:
+        found = OWN_CONTAINER.search(mountinfo.read_text())
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+class DockerReader:
+    """Reads the nodes from Docker: one list call, and one inspect call for each container not seen before."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._client: docker.DockerClient | None = None
+        self._known: dict[str, tuple[str, str, str]] = {}  # container id -> access key, secret key, region
+
+    def read(self) -> list[NodeRecord]:
+        """The nodes that this process can reach, by name.
+
+        Raises docker.errors.DockerException or requests' and urllib3's errors (all OSError or that) when Docker can't be read.
+        """
+        try:
+            if self._client is None:
+                self._client = docker.from_env(timeout=self.settings.docker_timeout)
+            return self._read(self._client)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Drops the connection to Docker; the next read makes a new one."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _read(self, client: docker.DockerClient) -> list[NodeRecord]:
+        own_image, own_networks = self._own(client)
+        listed = client.api.containers(all=True, filters={"name": re.escape(self.settings.node_name)})
+        best: dict[str, tuple[tuple[bool, int], dict[str, Any], str | None]] = {}
+        for container in listed:
+            name = self._node_name(container)
+            if name is None or (own_image and container["ImageID"] == own_image):  # another gateway, oddly named
+                continue
+            reachable, host = self._address(container, own_networks)
+            rank = (host is not None, container["Created"])
+            if reachable and (name not in best or rank > best[name][0]):
+                best[name] = rank, container, host
+        records = []
+        for name, (_, container, host) in sorted(best.items()):
+            keys = self._keys(client, container)
+            if keys:
+                records.append(NodeRecord(name, container["Id"], host, self.settings.node_port, *keys))
+        self._known = {record.container: self._known[record.container] for record in records}
+        return records
+
+    def _node_name(self, container: dict[str, Any]) -> str | None:
+        names = [name[1:] for name in container["Names"] or () if name.count("/") == 1]  # more: a link's alias
+        if not names or (container["Labels"] or {}).get("com.docker.compose.oneoff") == "True":
+            return None
+        name = RECREATING.sub("", names[0])
+        return name if self.settings.node_name in name else None
+
+    def _own(self, client: docker.DockerClient) -> tuple[str | None, set[str] | None]:
+        """This process's image and networks; no networks means that every container can be reached."""
+        own = own_container_id()
+        if own is None:
+            return None, None
+        try:
+            me = client.api.inspect_container(own)
+        except docker.errors.NotFound:  # Docker is that of another machine
+            return None, None
+        networks = set(me["NetworkSettings"]["Networks"])
+        return me["Image"], None if "host" in networks else networks
+
+    def _address(self, container: dict[str, Any], own: set[str] | None) -> tuple[bool, str | None]:
+        """Whether the container has a network that we can reach, and its address there if it runs."""
+        networks = container["NetworkSettings"]["Networks"]
+        shared = sorted(name for name in networks if own is None or name in own)
+        if container["State"] != "running":  # a paused one accepts connections and never answers
+            return bool(shared), None
+        hosts = [networks[name]["IPAddress"] for name in shared]
+        return bool(shared), next(filter(None, hosts), None)
+
+    def _keys(self, client: docker.DockerClient, container: dict[str, Any]) -> tuple[str, str, str] | None:
+        known = self._known.get(container["Id"])
+        if known is None:
+            try:
+                config = client.api.inspect_container(container["Id"])["Config"]
+            except docker.errors.NotFound:  # removed since it was listed
+                return None
+            env = dict(line.split("=", 1) for line in config["Env"] or () if "=" in line)
+            region = next(filter(None, map(env.get, REGION_VARIABLES)), "us-east-1")
+            known = self._known[container["Id"]] = (*keys_from_env(env, config["Image"]), region)
+        return known
+
+
+class Discovery:
+    """The node list, kept current by one thread.
+
+    >>> discovery = Discovery(Settings())   # starts nothing
+    >>> discovery.nodes                     # the last result, a tuple sorted by name
+    ()
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.nodes: tuple[Node, ...] = ()
+        self.healthy = True  # the last reading came, and in time
+        self._reader = DockerReader(settings)
+        self._changed = threading.Condition()
+        self._wanted = False
+        self._begun = self._done = 0  # readings of Docker
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Starts the thread; once is enough, more does no harm."""
+        with self._changed:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._watch, name="objgw-discovery", daemon=True)
+                self._thread.start()
+
+    def renew(self, patience: float | None = None) -> bool:
+        """Has Docker read and waits for it: True once a reading that began after this call has succeeded.
+
+        While Docker is known not to answer, and after `patience` seconds (default: the Docker time-out), it is False.
+        Any number of callers share a reading.
+        """
+        with self._changed:
+            if not self.healthy and self.nodes:
+                return False
+            ticket = self._begun + 1
+            self._wanted = True
+            self._changed.notify_all()
+            if not self._changed.wait_for(lambda: self._done >= ticket, patience or self.settings.docker_timeout):
+                self.healthy = False
+            return self.healthy
+
+    def current(self, node: Node) -> bool:
+        """Whether Docker, read now, still has this node at its address with its keys (or can't be read)."""
+        return not self.renew(patience=1.0) or node in self.nodes
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                self._begun += 1
+                self._wanted = False
+            failure = None
+            try:
+                records = self._reader.read()
+            except Exception as error:  # whatever Docker does, the last good list stays
+                failure = error
+            with self._changed:
+                if failure is None:
+                    self._publish(records)
+                if self.healthy == bool(failure) or (failure and self._begun == 1):
+                    log.log(logging.WARNING if failure else logging.INFO, "Docker %s", failure or "answers")
+                self.healthy = failure is None
+                self._done = self._begun
+                self._changed.notify_all()
+                settled = self.healthy and self.nodes and all(node.ready or not node.host for node in self.nodes)
+                pause = self.settings.discovery_seconds
+                self._changed.wait_for(lambda: self._wanted, pause if settled else min(pause, 1.0))
+            time.sleep(0.02)  # callers that come in a burst share a reading
+
+    def _publish(self, records: list[NodeRecord]) -> None:
+        """Makes `records` the current nodes. A name that was there before and isn't now keeps its place."""
+        before = {node.name: node for node in self.nodes}
+        found = {record.name: record for record in records}
+        after = []
+        for name in sorted(before.keys() | found.keys()):
+            record = found.get(name, NodeRecord(name))
+            node = before.get(name)
+            if node is None or node.record != record:
+                log.info("node %s, was %s", record, node.record if node else "not there")
+                if node:
+                    node.close()
+                node = Node(record, self.settings)
+            after.append(node)
+            if node.host and not node.ready and not node.preparing:
+                node.preparing = True
+                threading.Thread(target=self._prepare, args=(node,), name="objgw-prepare", daemon=True).start()
+        self.nodes = tuple(after)
+
+    def _prepare(self, node: Node) -> None:
+        """Makes the bucket of a node that was just found; the next reading has it tried again where that failed."""
+        try:
+            connection = node.connect()
+            if self.current(node):
+                node.make_bucket(connection)
+        except (OSError, UpstreamError) as error:
+            log.debug("node %s isn't ready: %s", node.name, error)
+        finally:
+            node.preparing = False
+
+
+def owner(nodes: tuple[Node, ...], object_id: str) -> Node:
+    """The node of an id: SHA-256 of the id, as a big-endian number, modulo the number of nodes."""
+    digest = hashlib.sha256(object_id.encode("ascii")).digest()
+    return nodes[int.from_bytes(digest) % len(nodes)]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Storage: one signed, streamed request to one MinIO
+# ---------------------------------------------------------------------------------------------------------------------
+
+UNSIGNED = "UNSIGNED-PAYLOAD"
+ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
+
+
+class UpstreamError(Exception):
+    """A node broke off, was silent for too long, or sent what isn't HTTP. Text for the log, not for clients."""
+
+
+class Upload:
+    """A request's body: `head`, kept so that it can be sent again, and the rest, which passes once.
+
+    A body without a length is spooled to disk first, because S3 wants the length before the body.
+    """
+
+    def __init__(self, stream: IO[bytes], length: int) -> None:
+        self.length = length
+        self.spent = False  # bytes after the head have been read, so that it can't be sent again
+        self._stream = stream
+        self.head = self._read(min(length, REPLAYABLE))
+
+    @property
+    def whole(self) -> bool:
+        """Whether `head` is all of it."""
+        return len(self.head) == self.length
+
+    def rest(self) -> Iterator[bytes]:
+        """The blocks after `head`. Raises BodyError when the client breaks off."""
+        left = self.length - len(self.head)
+        while left:
+            self.spent = True
+            block = self._read(min(left, BLOCK))
+            left -= len(block)
+            yield block
+
+    def _read(self, size: int) -> bytes:
+        """Exactly `size` bytes, which gunicorn's input gives unless the client has gone."""
+        block = read_client(self._stream, size)
+        if len(block) < size:
+            raise BodyError("The body ended before its Content-Length.")
+        return block
+
+
+class BodyError(Exception):
+    """The request's body can't be read to its end; the message is for the client."""
+
+
+def read_client(stream: IO[bytes], size: int) -> bytes:
+    """Reads a client's body; whatever the server raises for a broken one becomes BodyError."""
+    try:
+        return stream.read(size)
+    except TimeoutError:
+        raise BodyError("The body came too slowly.") from None
+    except Exception as error:
+        raise BodyError(f"The body can't be read: {type(error).__name__}.") from error
+
+
+def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:
+    """Reads a body of unknown length into a temporary file (small ones stay in memory); the file and its length.
+
+    Stops reading when there are more than `maximum` bytes (0: no maximum), so that a longer length says so.
+    """
+    file = tempfile.SpooledTemporaryFile(max_size=BLOCK)
+    length = 0
+    while block := read_client(stream, BLOCK):
+        file.write(block)
+        length += len(block)
+        if 0 < maximum < length:
+            break
+    file.seek(0)
+    return file, length  # type: ignore[return-value]
+
+
+@dataclass(slots=True)
+class Reply:
+    """A node's answer: status, headers with names in lower case, the first bytes of the body and what is still to come."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    left: int  # bytes of the body still to be received
+    keep: bool  # the connection can serve another request after the body
+
+    @property
+    def code(self) -> str:
+        """S3's error code, for example NoSuchKey; empty where there is none."""
+        found = ERROR_CODE.search(self.body)
+        return found[1].decode() if found else self.headers.get("x-minio-error-code", "")
+
+
+class Connection:
+    """A kept connection to a node. OSErrors and bad answers come as UpstreamError."""
+
+    __slots__ = ("answered", "reused", "since", "sock")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.reused = False
+        self.since = 0.0  # when it was put into the pool
+        self.answered = False  # a byte of an answer came since it was taken from the pool
+
+    def send(self, data: bytes) -> None:
+        try:
+            self.sock.sendall(data)
+        except OSError as error:
+            raise UpstreamError(f"sending: {error}") from error
+
+    def receive(self, size: int) -> bytes:
+        """The next bytes, at most `size`; never none."""
+        try:
+            data = self.sock.recv(size)
+        except OSError as error:
+            raise UpstreamError(f"receiving: {error}") from error
+        if not data:
+            raise UpstreamError("the node closed the connection")
+        self.answered = True
+        return data
+
+    def reply(self, method: str) -> Reply:
+        """Reads status, headers and what came with them; of an error or an empty answer, everything."""
+        data = self.receive(65536)
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            if len(data) > ANSWER_HEAD_MAX:
+                raise UpstreamError("the answer's headers are too long")
+            data += self.receive(65536)
+        try:
+            reply = parse_reply(data[:end].decode("latin-1"), data[end + 4 :], method)
+        except (ValueError, IndexError) as error:
+            raise UpstreamError(f"not an HTTP answer: {data[:80]!r}") from error
+        if reply.status >= 300:
+            while reply.left:
+                if len(reply.body) > ERROR_BODY_MAX:
+                    raise UpstreamError("the answer's error document is too long")
+                more = self.receive(min(reply.left, 65536))
+                reply.body += more
+                reply.left -= len(more)
+        return reply
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+def parse_reply(head: str, body: bytes, method: str) -> Reply:
+    """Parses an HTTP/1.1 status line and headers (RFC 9112). Raises ValueError or IndexError on anything else."""
+    lines = head.split("\r\n")
+    if not lines[0].startswith("HTTP/1.1 "):
+        raise ValueError(lines[0])
+    status = int(lines[0][9:12])
+    headers = {}
+    for line in lines[1:]:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.strip()
+    if method == "HEAD" or status in (204, 304) or status < 200:
+        length = 0
+    elif "transfer-encoding" in headers:  # MinIO gives every object and error a length
+        raise ValueError("no length")
+    else:
+        length = int(headers["content-length"]) if "content-length" in headers else -1
+    if not 0 <= len(body) <= length:
+        raise ValueError("more or less than the length says")
+    keep = headers.get("connection", "").lower() != "close"
+    return Reply(status, headers, body, length - len(body), keep)
+
+
+class Node:
+    """A node at one address with one pair of keys: its pool of connections and its signatures.
+
+    It is replaced, not changed, when Docker says something else of its name.
+    """
+
+    def __init__(self, record: NodeRecord, settings: Settings) -> None:
+        self.record = record
+        self.name = record.name
+        self.host = record.host
+        self.ready = False  # its bucket is known to be there
+        self.preparing = False
+        self._settings = settings
+        self._authority = f"{record.host}:{record.port}"
+        self._idle: list[Connection] = []  # the last one used is used next, so that others can grow old and go
+        self._closed = False
+        self._second = 0
+        self._stamp = self._scope = self._credential = ""
+        self._signing_key = b""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Node) and self.record == other.record
+
+    def __hash__(self) -> int:
+        return hash(self.record)
+
+    # -- connections
+
+    def kept(self) -> Connection | None:
+        """A connection from the pool, if there is one."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return None
+        if connection.since < time.monotonic() - KEPT_SECONDS:
+            connection.close()
+            self.forget()  # the others are older
+            return None
+        connection.reused = True
+        connection.answered = False
+        return connection
+
+    def connect(self) -> Connection:
+        """A new connection. Raises OSError."""
+        sock = socket.create_connection((self.host, self.record.port), self._settings.connect_timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.settimeout(self._settings.node_timeout)
+        return Connection(sock)
+
+    def release(self, connection: Connection, reply: Reply) -> None:
+        """Gives a connection back whose answer was read to its end."""
+        if not reply.keep or self._closed:
+            connection.close()
+            return
+        connection.since = time.monotonic()
+        self._idle.append(connection)
+        if self._idle[0].since < connection.since - KEPT_SECONDS:
+            self._idle.pop(0).close()
+
+    def close(self) -> None:
+        """Closes the kept connections; those in use close when they come back."""
+        self._closed = True
+        self.forget()
+
+    def forget(self) -> None:
+        """Closes the kept connections: one of them was found dead, so the others most likely are."""
+        while self._idle:
+            self._idle.pop().close()
+
+    # -- requests
+
+    def exchange(
+        self,
+        connection: Connection,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        upload: Upload | None = None,
+        *,
+        ask_first: bool = False,
+    ) -> Reply:
+        """One request and its answer, whose body may still have to be received.
+
+        With `ask_first` the body waits for the node's `100 Continue` (RFC 9110, 10.1.1), so that a dead connection or a
+        rejected key shows before a byte of it is spent. Raises UpstreamError, and BodyError when the client breaks off.
+        """
+        lines = self._head(method, path, headers, upload)
+        if upload is None:
+            connection.send(lines.encode("latin-1"))
+            return connection.reply(method)
+        if ask_first:
+            connection.send(lines[:-2].encode("latin-1") + b"Expect: 100-continue\r\n\r\n")
+            reply = connection.reply(method)
+            if reply.status != 100:
+                reply.keep = False  # whether it waits for the body now is anybody's guess
+                return reply
+            body_head = upload.head
+        else:
+            body_head = lines.encode("latin-1") + upload.head
+        try:
+            connection.send(body_head)
+            for block in upload.rest():
+                connection.send(block)
+        except UpstreamError:
+            return self._early_reply(connection, method)
+        return connection.reply(method)
+
+    def _early_reply(self, connection: Connection, method: str) -> Reply:
+        """A node that refuses an upload may answer and close before it has read everything."""
+        reply = connection.reply(method)
+        reply.keep = False
+        if reply.status < 400:
+            raise UpstreamError("the node answered before it had the whole body")
+        return reply
+
+    def make_bucket(self, connection: Connection) -> None:
+        """Makes the bucket unless it is there. Raises UpstreamError."""
+        reply = self.exchange(connection, "PUT", f"/{self._settings.bucket}", {}, Upload(io.BytesIO(), 0))
+        self.release(connection, reply)
+        if reply.status != 200 and reply.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+            raise UpstreamError(f"making the bucket: {reply.status} {reply.code}")
+        self.ready = True
+
+    def _head(self, method: str, path: str, headers: Mapping[str, str], upload: Upload | None) -> str:
+        """Request line and headers, with a signature that covers path, host, time and every x-amz-* header.
+
+        The body isn't hashed: the way to the node is a Docker network, and the length is checked.
+        https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+        """
+        now = int(time.time())
+        if now != self._second:
+            self._tick(now)
+        signed = {"host": self._authority, "x-amz-content-sha256": UNSIGNED, "x-amz-date": self._stamp}
+        sent = []
+        for name, value in headers.items():
+            sent.append(f"{name}: {value}\r\n")
+            if name.startswith("x-amz-"):
+                signed[name] = " ".join(value.split())
+        if upload is not None:
+            sent.append(f"Content-Length: {upload.length}\r\n")
+        names = sorted(signed)
+        listed = ";".join(names)
+        canonical = "\n".join([method, path, "", *[f"{name}:{signed[name]}" for name in names], "", listed, UNSIGNED])
+        digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
+        text = f"AWS4-HMAC-SHA256\n{self._stamp}\n{self._scope}\n{digest}"
+        signature = hmac.digest(self._signing_key, text.encode(), "sha256").hex()
+        return (
+            f"{method} {path} HTTP/1.1\r\n"
+            f"Host: {self._authority}\r\n"
+            f"x-amz-content-sha256: {UNSIGNED}\r\n"
+            f"x-amz-date: {self._stamp}\r\n"
+            f"Authorization: {self._credential}, SignedHeaders={listed}, Signature={signature}\r\n"
+            f"{''.join(sent)}\r\n"
+        )
+
+    def _tick(self, now: int) -> None:
+        """Renews the time stamp, and the signing key, which is good for a day."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        scope = f"{stamp[:8]}/{self.record.region}/s3/aws4_request"
+        if scope != self._scope:
+            key = f"AWS4{self.record.secret_key}".encode()
+            for part in scope.split("/"):
+                key = hmac.digest(key, part.encode(), "sha256")
+            self._signing_key = key
+        self._second, self._stamp, self._scope = now, stamp, scope
+        self._credential = f"AWS4-HMAC-SHA256 Credential={self.record.access_key}/{scope}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Gateway: the WSGI callable
+# ---------------------------------------------------------------------------------------------------------------------
+
+OBJECT_ID = re.compile(r"[A-Za-z0-9]{1,32}")
+METHODS = ("GET", "HEAD", "PUT", "DELETE")
+# RFC 9110, 14.1.2: one range of bytes. Any other Range is ignored, as 14.2 allows; S3 would answer 416 or 501.
+ONE_RANGE = re.compile(r"bytes=(?:(\d+)-(\d*)|-\d+)")
+# What a request hands on to the node, as WSGI names it, and what an answer hands back. Nothing else passes.
+CONDITIONS = {
+    "HTTP_IF_MATCH": "if-match",
+    "HTTP_IF_NONE_MATCH": "if-none-match",
+    "HTTP_IF_MODIFIED_SINCE": "if-modified-since",
+    "HTTP_IF_UNMODIFIED_SINCE": "if-unmodified-since",
+}
+REPRESENTATION = {
+    "HTTP_CONTENT_ENCODING": "content-encoding",
+    "HTTP_CONTENT_DISPOSITION": "content-disposition",
+    "HTTP_CONTENT_LANGUAGE": "content-language",
+    "HTTP_CACHE_CONTROL": "cache-control",
+    "HTTP_EXPIRES": "expires",
+    "HTTP_CONTENT_MD5": "content-md5",
+    "HTTP_IF_MATCH": "if-match",
+    "HTTP_IF_NONE_MATCH": "if-none-match",
+}
+AMZ = re.compile(r"HTTP_X_AMZ_(?:META_.+|CHECKSUM_(?:CRC32|CRC32C|CRC64NVME|SHA1|SHA256))")
+ANSWERED = {
+    "content-type": "Content-Type",
+    "content-length": "Content-Length",
+    "content-range": "Content-Range",
+    "etag": "ETag",
+    "last-modified": "Last-Modified",
+    "accept-ranges": "Accept-Ranges",
+    "content-encoding": "Content-Encoding",
+    "content-disposition": "Content-Disposition",
+    "content-language": "Content-Language",
+    "cache-control": "Cache-Control",
+    "expires": "Expires",
+}
+# S3 error codes: a key that the node doesn't know (any more), and an upload that isn't what its checksum says.
+KEY_REFUSED = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"})
+CHECKSUM_REFUSED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "InvalidArgument"})
+
+Headers = list[tuple[str, str]]
+StartResponse = Callable[[str, Headers], Any]
+Environ = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What a client gets. It is decided as a whole before anything of it is sent."""
+
+    status: str
+    headers: Headers
+    body: Iterable[bytes] = ()
+
+
+class Refusal(Exception):
+    """A request that gets no object, and what the client is told: RFC 9457 problem details."""
+
+    def __init__(self, status: HTTPStatus, detail: str, *headers: tuple[str, str]) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.headers = status, detail, headers
+
+    def answer(self) -> Answer:
+        """The answer as `application/problem+json`."""
+        document = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": self.detail}
+        body = json.dumps(document).encode() + b"\n"
+        headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body))), *self.headers]
+        return Answer(f"{self.status.value} {self.status.phrase}", headers, [body])
+
+
+def unavailable(detail: str) -> Refusal:
+    """503: it may work later, and nothing was decided about the object."""
+    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, detail, ("Retry-After", RETRY_AFTER))
+
+
+class Gateway:
+    """The WSGI application.
+
+    >>> app = Gateway(Settings.from_environ(os.environ))
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.discovery = Discovery(settings)
+        self._started = False
+
+    def start(self) -> None:
+        """Starts to look for nodes. The first request does so too."""
+        self._started = True
+        self.discovery.start()
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        if not self._started:
+            self.start()
+        try:
+            answer = self.answer(environ)
+        except Refusal as refusal:
+            answer = refusal.answer()
+        except BodyError as error:
+            answer = Refusal(HTTPStatus.BAD_REQUEST, f"{error} Nothing was stored.").answer()
+        except Exception:
+            log.exception("%s %s", environ["REQUEST_METHOD"], environ["PATH_INFO"])
+            answer = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed; its log says why.").answer()
+        start_response(answer.status, answer.headers)
+        return answer.body
+
+    def answer(self, environ: Environ) -> Answer:
+        """Decides on a request. Raises Refusal, and BodyError when the client breaks off."""
+        path = environ["PATH_INFO"]
+        if not path.startswith("/object/"):
+            raise Refusal(HTTPStatus.NOT_FOUND, "Objects are at /object/{id}.")
+        object_id = path[8:]
+        if not OBJECT_ID.fullmatch(object_id):
+            raise Refusal(HTTPStatus.BAD_REQUEST, "An id is 1 to 32 ASCII letters and digits.")
+        method = environ["REQUEST_METHOD"]
+        if method == "GET" or method == "HEAD":
+            return self._read(method, object_id, environ)
+        if method == "PUT":
+            return self._write(object_id, environ)
+        if method == "DELETE":
+            return self._delete(object_id)
+        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD, PUT or DELETE.", ("Allow", ", ".join(METHODS)))
+
+    # -- one method each
+
+    def _read(self, method: str, object_id: str, environ: Environ) -> Answer:
+        headers = {name: environ[key] for key, name in CONDITIONS.items() if key in environ}
+        if "HTTP_RANGE" in environ:
+            found = ONE_RANGE.fullmatch(environ["HTTP_RANGE"])
+            if found and not (found[2] and int(found[1]) > int(found[2])):
+                headers["range"] = found[0]
+        if_range = environ.get("HTTP_IF_RANGE")
+        if if_range and "range" in headers:
+            return self._read_if_range(method, object_id, headers, if_range)
+        node, connection, reply = self._exchange(method, object_id, headers)
+        return self._object(node, connection, reply)
+
+    def _read_if_range(self, method: str, object_id: str, headers: dict[str, str], validator: str) -> Answer:
+        """RFC 9110, 13.1.5: the range if the object is still the same, else all of it. MinIO knows no If-Range."""
+        etag = validator.startswith('"')
+        condition = {"if-match": validator} if etag else {"if-unmodified-since": validator}
+        node, connection, reply = self._exchange(method, object_id, {**headers, **condition})
+        changed = reply.status == 412 or (not etag and reply.headers.get("last-modified") != validator)
+        if changed and not (headers.keys() & condition.keys()):
+            connection.close()  # the range of another version may still be under way on it
+            del headers["range"]
+            node, connection, reply = self._exchange(method, object_id, headers)
+        return self._object(node, connection, reply)
+
+    def _object(self, node: Node, connection: Connection, reply: Reply) -> Answer:
+        """The answer to GET and HEAD."""
+        if reply.status not in (200, 206):
+            node.release(connection, reply)
+            if reply.status == 304:
+                return Answer("304 Not Modified", answered(reply))
+            raise refusal(reply)
+        headers = answered(reply)
+        status = "200 OK" if reply.status == 200 else "206 Partial Content"
+        if not reply.left:
+            node.release(connection, reply)
+            return Answer(status, headers, [reply.body])
+        return Answer(status, headers, download(node, connection, reply))
+
+    def _write(self, object_id: str, environ: Environ) -> Answer:
+        if not self._owner(object_id).host:
+            raise unavailable("The node of this id is not running.")  # before the body is read
+        maximum = self.settings.max_object_bytes
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            stream, length = spool(environ["wsgi.input"], maximum)
+        else:
+            stream, length = environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
+        if 0 < maximum < length:
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"An object may have at most {maximum} bytes.")
+        headers = {"content-type": environ.get("CONTENT_TYPE") or "application/octet-stream"}
+        for key, value in environ.items():
+            if key in REPRESENTATION:
+                headers[REPRESENTATION[key]] = value
+            elif key.startswith("HTTP_X_AMZ_") and AMZ.fullmatch(key):
+                headers[key[5:].replace("_", "-").lower()] = value
+        node, connection, reply = self._exchange("PUT", object_id, headers, Upload(stream, length))
+        node.release(connection, reply)
+        if reply.status != 200:
+            raise refusal(reply, writing=True)
+        return Answer("200 OK", [("ETag", reply.headers["etag"]), ("Content-Length", "0")])
+
+    def _delete(self, object_id: str) -> Answer:
+        node, connection, reply = self._exchange("DELETE", object_id, {})
+        node.release(connection, reply)
+        if reply.status != 204 and reply.status != 404:
+            raise refusal(reply)
+        return Answer("204 No Content", [])
+
+    # -- the way to the node
+
+    def _owner(self, object_id: str) -> Node:
+        nodes = self.discovery.nodes
+        if not nodes and not (self.discovery.renew() and self.discovery.nodes):
+            raise unavailable("No node is known yet.")
+        return owner(nodes or self.discovery.nodes, object_id)
+
+    def _exchange(
+        self, method: str, object_id: str, headers: dict[str, str], upload: Upload | None = None
+    ) -> tuple[Node, Connection, Reply]:
+        """One request to the owner, tried again only where that can't do harm: nothing of it was answered, it has the same
+        effect twice, and its body is still at hand.
+
+        Raises Refusal (503) where the owner can't be reached or breaks off.
+        """
+        path = f"/{self.settings.bucket}/{object_id}"
+        conditional = upload is not None and ("if-match" in headers or "if-none-match" in headers)
+        ask_first = upload is not None and (conditional or not upload.whole)
+        for last in [False] * (ATTEMPTS - 1) + [True]:
+            node = self._owner(object_id)
+            if not node.host:
+                raise unavailable("The node of this id is not running.")
+            connection = node.kept() or self._connect(node)
+            if connection is None:
+                continue
+            try:
+                if upload is not None and not node.ready:
+                    node.make_bucket(connection)
+                    connection = node.kept() or connection
+                reply = node.exchange(connection, method, path, headers, upload, ask_first=ask_first)
+            except UpstreamError as error:
+                connection.close()
+                if connection.reused and not connection.answered and not last:
+                    node.forget()
+                    self.discovery.renew(patience=1.0)
+                    continue
+                log.warning("%s %s: node %s: %s", method, object_id, node.name, error)
+                raise unavailable("The node of this id broke off; try again.") from None
+            except BaseException:  # the client broke off
+                connection.close()
+                raise
+            if reply.status in (400, 403, 404) and not last and self._mended(node, connection, reply, upload):
+                continue
+            return node, connection, reply
+        raise unavailable("The node of this id can't be reached.")
+
+    def _connect(self, node: Node) -> Connection | None:
+        """A new connection to the node, or None where Docker, asked while it is open, says that the node has changed.
+
+        Only this order proves that it leads to the node and not to a container which got its address since.
+        """
+        try:
+            connection = node.connect()
+        except OSError as error:
+            if not self.discovery.current(node):
+                return None
+            log.warning("node %s: connecting: %s", node.name, error)
+            raise unavailable("The node of this id can't be reached.") from None
+        if self.discovery.current(node):
+            return connection
+        connection.close()
+        return None
+
+    def _mended(self, node: Node, connection: Connection, reply: Reply, upload: Upload | None) -> bool:
+        """Whether the reason for a refusal is gone, so that the request is worth sending again, and can be."""
+        if upload is not None and upload.spent:
+            return False
+        if reply.code in KEY_REFUSED and not self.discovery.current(node):
+            connection.close()
+            return True
+        if reply.code == "NoSuchBucket" and upload is not None:
+            node.ready = False
+            node.release(connection, reply)
+            return True
+        return False
+
+
+def answered(reply: Reply) -> Headers:
+    """The headers of a node's answer that are the client's business."""
+    headers = []
+    for name, value in reply.headers.items():
+        if name in ANSWERED:
+            headers.append((ANSWERED[name], value))
+        elif name.startswith("x-amz-meta-"):
+            headers.append((name, value))
+    return headers
+
+
+def refusal(reply: Reply, *, writing: bool = False) -> Refusal:
+    """What a client is told about a node's answer that isn't an object."""
+    status, code = reply.status, reply.code
+    if status == 404 and code in ("NoSuchKey", "NoSuchBucket", ""):
+        if writing and code == "NoSuchKey":  # If-Match, where S3 says 404 and HTTP 412
+            return Refusal(HTTPStatus.PRECONDITION_FAILED, "There is no object with this id.")
+        if writing:
+            return unavailable("The node of this id lost its bucket, which is made again; try again.")
+        return Refusal(HTTPStatus.NOT_FOUND, "There is no object with this id.")
+    if status == 412:
+        return Refusal(HTTPStatus.PRECONDITION_FAILED, "The object isn't what the request's conditions ask for.")
+    if status == 416:
+        total = re.search(rb"<ActualObjectSize>(\d+)<", reply.body)
+        content_range = reply.headers.get("content-range") or (f"bytes */{total[1].decode()}" if total else "bytes */*")
+        detail = "The object ends before the range."
+        return Refusal(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, detail, ("Content-Range", content_range))
+    if status == 400 and writing and code in CHECKSUM_REFUSED:
+        return Refusal(HTTPStatus.BAD_REQUEST, "The body isn't what its checksum says. Nothing was stored.")
+    if code in ("EntityTooLarge", "XMinioStorageFull"):
+        detail = "The object is too large for the node." if code == "EntityTooLarge" else "The node's disk is full."
+        status = 413 if code == "EntityTooLarge" else 507
+        return Refusal(HTTPStatus(status), detail)
+    log.warning("unexpected answer of a node: %d %s", status, code)
+    if status in (429, 503):
+        return unavailable("The node of this id is busy or starting.")
+    return Refusal(HTTPStatus.BAD_GATEWAY, "The node of this id gave an unexpected answer; the gateway's log has it.")
+
+
+def download(node: Node, connection: Connection, reply: Reply) -> Iterator[bytes]:
+    """The bytes of an object on their way to the client.
+
+    Where the node breaks off, ConnectionResetError makes the server break the client's connection, so that what it
+    has can't pass for the whole. A connection of which something is unread is never used again.
+    """
+    left = reply.left
+    try:
+        if reply.body:
+            yield reply.body
+        while left:
+            block = connection.receive(min(left, BLOCK))
+            left -= len(block)
+            if not left:
+                node.release(connection, reply)
+            yield block
+    except UpstreamError as error:
+        log.warning("node %s: %d bytes before the end of an object: %s", node.name, left, error)
+        raise ConnectionResetError(errno.ECONNRESET, "the node broke off") from None
+    finally:
+        if left:
+            connection.close()
+
+
+try:
+    app = Gateway(Settings.from_environ(os.environ))
+except SettingsError as error:
+    print(f"objgw: {error}", file=sys.stderr)
+    sys.exit(4)  # gunicorn's APP_LOAD_ERROR: it stops, where after another status it would start workers for ever
