@@ -2,12 +2,27 @@
 
 import logging
 import os
+from pathlib import Path
 from typing import Any
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
+
+def cores() -> int:
+    """The cores that this container may use: its CPU set, and the quota of cgroup v2 or v1, rounded up."""
+    available = len(os.sched_getaffinity(0))
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join(Path("/sys/fs/cgroup", name).read_text() for name in files).split()
+        except (OSError, ValueError):
+            continue
+        if quota not in ("max", "-1"):
+            available = min(available, -(-int(quota) // int(period)))
+    return max(1, available)
+
+
 worker_class = "objgwserver.Worker"
-workers = int(os.environ.get("WEB_CONCURRENCY") or len(os.sched_getaffinity(0)))
+workers = int(os.environ.get("WEB_CONCURRENCY") or cores())
 worker_connections = 4096
 keepalive = 60  # seconds that a connection may wait for a request; also for a request's headers to come
 graceful_timeout = 25

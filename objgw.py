@@ -5,15 +5,15 @@ request goes through it, bottom to top of what it needs:
 
 - **settings**: environment variables, read once.
 - **nodes**: a thread asks Docker every few seconds which nodes there are; requests only read its last result, a
-  sorted tuple. An id's owner is `nodes[sha256(id) % len(nodes)]`. A node is a name: its address and keys may change, and
-  a name once seen keeps its place, so that ids don't move when a container stops or is made anew.
+  sorted tuple. An id's owner is `nodes[sha256(id) % len(nodes)]`. A node is a name: its address and keys may change,
+  and a name once seen keeps its place, so that ids don't move when a container stops or is made anew.
 - **storage**: a pool of kept connections a node, a SigV4 signature with the day's key kept, and one HTTP exchange.
 - **gateway**: the WSGI callable. It decides on an `Answer` first and sends last; every refusal is an exception.
 
 What it promises: one request upstream for each request; bodies stream in constant memory; a connection to a node is
 used only after Docker, asked when it was open already, said that the node is still there, so that a container which
-took over the address of another is never mistaken for it. Worst case for a request: as many attempts as `ATTEMPTS`, each
-bounded by the connect and node time-outs; only what can be sent again, whole and without another effect, is.
+took over the address of another is never mistaken for it. Worst case for a request: as many attempts as `ATTEMPTS`,
+each bounded by the connect and node time-outs; only what can be sent again, whole and without another effect, is.
 
 Importing the module starts nothing and asks Docker nothing: the first request does, or `app.start()`.
 """
@@ -34,7 +34,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -73,11 +73,11 @@ class Settings:
     node_port: int = 9000
     bucket: str = "objgw"  # made on each node where it isn't there
     discovery_seconds: float = 2.0  # between two looks at Docker
-    docker_timeout: float = 5.0  # seconds that Docker may take for an answer
+    docker_timeout: int = 5  # seconds that Docker may take for an answer
     connect_timeout: float = 2.0  # seconds to connect to a node
     node_timeout: float = 30.0  # seconds that a node may be silent within a request
     client_timeout: float = 30.0  # seconds that a client may be silent within a request
-    max_object_bytes: int = field(default=0, metadata={"zero": True})  # 0: no maximum
+    max_object_bytes: int = 0  # 0: no maximum
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
@@ -91,12 +91,12 @@ class Settings:
             text = environ.get(variable, "").strip()
             if not text:
                 continue
-            kind = type(setting.default)
+            kind: type = type(setting.default)
             try:
                 value = given[setting.name] = kind(text)
             except ValueError:
                 raise SettingsError(f"{variable}={text!r} is not a number") from None
-            if kind is not str and not 0 < value < 2**63 and not (value == 0 and "zero" in setting.metadata):
+            if kind is not str and not (0 < value < 2**63 or value == setting.default):
                 raise SettingsError(f"{variable}={text!r} is out of range")
         settings = cls(**given)
         if settings.node_port > 65535:
@@ -174,7 +174,7 @@ class DockerReader:
     def read(self) -> list[NodeRecord]:
         """The nodes that this process can reach, by name.
 
-        Raises docker.errors.DockerException or requests' and urllib3's errors (all OSError or that) when Docker can't be read.
+        Raises docker.errors.DockerException, or what requests and urllib3 raise, where Docker can't be read.
         """
         try:
             if self._client is None:
@@ -283,7 +283,7 @@ class Discovery:
         Any number of callers share a reading.
         """
         with self._changed:
-            if not self.healthy and self.nodes:
+            if not self.healthy:
                 return False
             ticket = self._begun + 1
             self._wanted = True
@@ -309,8 +309,10 @@ class Discovery:
             with self._changed:
                 if failure is None:
                     self._publish(records)
-                if self.healthy == bool(failure) or (failure and self._begun == 1):
-                    log.log(logging.WARNING if failure else logging.INFO, "Docker %s", failure or "answers")
+                if failure and self.healthy:
+                    log.warning("Docker can't be read, the last list stays: %s", failure)
+                elif not failure and not self.healthy:
+                    log.info("Docker answers again")
                 self.healthy = failure is None
                 self._done = self._begun
                 self._changed.notify_all()
@@ -344,6 +346,9 @@ class Discovery:
             connection = node.connect()
             if self.current(node):
                 node.make_bucket(connection)
+                node.release(connection)
+            else:
+                connection.close()
         except (OSError, UpstreamError) as error:
             log.debug("node %s isn't ready: %s", node.name, error)
         finally:
@@ -421,7 +426,7 @@ def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:
 
     Stops reading when there are more than `maximum` bytes (0: no maximum), so that a longer length says so.
     """
-    file = tempfile.SpooledTemporaryFile(max_size=BLOCK)
+    file = tempfile.SpooledTemporaryFile(max_size=BLOCK)  # noqa: SIM115 - it lives as long as the request
     length = 0
     while block := read_client(stream, BLOCK):
         file.write(block)
@@ -429,18 +434,37 @@ def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:
         if 0 < maximum < length:
             break
     file.seek(0)
-    return file, length  # type: ignore[return-value]
+    return file, length
+
+
+class Request(NamedTuple):
+    """What is asked of a node. Header names are in lower case; a path has nothing that would need escaping."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = {}
+    upload: Upload | None = None
+
+    @property
+    def careful(self) -> bool:
+        """Whether the body is sent only after the node's `100 Continue` (RFC 9110, 10.1.1), so that a dead connection
+        or a rejected key shows while it can still be sent elsewhere: a body that can't be sent twice, or mustn't be,
+        because a second create-only PUT would fail on the first.
+        """
+        return self.upload is not None and (not self.upload.whole or not self.headers.keys().isdisjoint(IF_MATCH))
+
+
+IF_MATCH = ("if-match", "if-none-match")
 
 
 @dataclass(slots=True)
 class Reply:
-    """A node's answer: status, headers with names in lower case, the first bytes of the body and what is still to come."""
+    """A node's answer: status, headers with names in lower case, what came of the body and how much is to come."""
 
     status: int
     headers: dict[str, str]
     body: bytes
     left: int  # bytes of the body still to be received
-    keep: bool  # the connection can serve another request after the body
 
     @property
     def code(self) -> str:
@@ -452,13 +476,14 @@ class Reply:
 class Connection:
     """A kept connection to a node. OSErrors and bad answers come as UpstreamError."""
 
-    __slots__ = ("answered", "reused", "since", "sock")
+    __slots__ = ("answered", "reused", "since", "sock", "usable")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.reused = False
         self.since = 0.0  # when it was put into the pool
         self.answered = False  # a byte of an answer came since it was taken from the pool
+        self.usable = True  # for another request, once the answer to this one is read
 
     def send(self, data: bytes) -> None:
         try:
@@ -488,6 +513,8 @@ class Connection:
             reply = parse_reply(data[:end].decode("latin-1"), data[end + 4 :], method)
         except (ValueError, IndexError) as error:
             raise UpstreamError(f"not an HTTP answer: {data[:80]!r}") from error
+        if reply.headers.get("connection", "").lower() == "close":
+            self.usable = False
         if reply.status >= 300:
             while reply.left:
                 if len(reply.body) > ERROR_BODY_MAX:
@@ -519,8 +546,7 @@ def parse_reply(head: str, body: bytes, method: str) -> Reply:
         length = int(headers["content-length"]) if "content-length" in headers else -1
     if not 0 <= len(body) <= length:
         raise ValueError("more or less than the length says")
-    keep = headers.get("connection", "").lower() != "close"
-    return Reply(status, headers, body, length - len(body), keep)
+    return Reply(status, headers, body, length - len(body))
 
 
 class Node:
@@ -572,9 +598,9 @@ class Node:
         sock.settimeout(self._settings.node_timeout)
         return Connection(sock)
 
-    def release(self, connection: Connection, reply: Reply) -> None:
+    def release(self, connection: Connection) -> None:
         """Gives a connection back whose answer was read to its end."""
-        if not reply.keep or self._closed:
+        if not connection.usable or self._closed:
             connection.close()
             return
         connection.since = time.monotonic()
@@ -594,36 +620,24 @@ class Node:
 
     # -- requests
 
-    def exchange(
-        self,
-        connection: Connection,
-        method: str,
-        path: str,
-        headers: Mapping[str, str],
-        upload: Upload | None = None,
-        *,
-        ask_first: bool = False,
-    ) -> Reply:
+    def exchange(self, connection: Connection, request: Request) -> Reply:
         """One request and its answer, whose body may still have to be received.
 
-        With `ask_first` the body waits for the node's `100 Continue` (RFC 9110, 10.1.1), so that a dead connection or a
-        rejected key shows before a byte of it is spent. Raises UpstreamError, and BodyError when the client breaks off.
+        Raises UpstreamError, and BodyError when the client breaks off.
         """
-        lines = self._head(method, path, headers, upload)
+        method, upload, head = request.method, request.upload, self._head(request)
         if upload is None:
-            connection.send(lines.encode("latin-1"))
+            connection.send(head)
             return connection.reply(method)
-        if ask_first:
-            connection.send(lines[:-2].encode("latin-1") + b"Expect: 100-continue\r\n\r\n")
+        if request.careful:
+            connection.send(head)
             reply = connection.reply(method)
             if reply.status != 100:
-                reply.keep = False  # whether it waits for the body now is anybody's guess
+                connection.usable = False  # the node may or may not wait for the body
                 return reply
-            body_head = upload.head
-        else:
-            body_head = lines.encode("latin-1") + upload.head
+            head = b""
         try:
-            connection.send(body_head)
+            connection.send(head + upload.head)
             for block in upload.rest():
                 connection.send(block)
         except UpstreamError:
@@ -633,20 +647,19 @@ class Node:
     def _early_reply(self, connection: Connection, method: str) -> Reply:
         """A node that refuses an upload may answer and close before it has read everything."""
         reply = connection.reply(method)
-        reply.keep = False
+        connection.usable = False
         if reply.status < 400:
             raise UpstreamError("the node answered before it had the whole body")
         return reply
 
     def make_bucket(self, connection: Connection) -> None:
         """Makes the bucket unless it is there. Raises UpstreamError."""
-        reply = self.exchange(connection, "PUT", f"/{self._settings.bucket}", {}, Upload(io.BytesIO(), 0))
-        self.release(connection, reply)
+        reply = self.exchange(connection, Request("PUT", f"/{self._settings.bucket}", upload=Upload(io.BytesIO(), 0)))
         if reply.status != 200 and reply.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
             raise UpstreamError(f"making the bucket: {reply.status} {reply.code}")
         self.ready = True
 
-    def _head(self, method: str, path: str, headers: Mapping[str, str], upload: Upload | None) -> str:
+    def _head(self, request: Request) -> bytes:
         """Request line and headers, with a signature that covers path, host, time and every x-amz-* header.
 
         The body isn't hashed: the way to the node is a Docker network, and the length is checked.
@@ -655,28 +668,25 @@ class Node:
         now = int(time.time())
         if now != self._second:
             self._tick(now)
+        method, path, headers, upload = request
         signed = {"host": self._authority, "x-amz-content-sha256": UNSIGNED, "x-amz-date": self._stamp}
-        sent = []
+        sent = "".join([f"{name}: {value}\r\n" for name, value in signed.items()])
         for name, value in headers.items():
-            sent.append(f"{name}: {value}\r\n")
+            sent += f"{name}: {value}\r\n"
             if name.startswith("x-amz-"):
                 signed[name] = " ".join(value.split())
         if upload is not None:
-            sent.append(f"Content-Length: {upload.length}\r\n")
+            sent += f"content-length: {upload.length}\r\n"
+            if request.careful:
+                sent += "expect: 100-continue\r\n"
         names = sorted(signed)
         listed = ";".join(names)
-        canonical = "\n".join([method, path, "", *[f"{name}:{signed[name]}" for name in names], "", listed, UNSIGNED])
-        digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
+        fields = "".join([f"{name}:{signed[name]}\n" for name in names])
+        digest = hashlib.sha256(f"{method}\n{path}\n\n{fields}\n{listed}\n{UNSIGNED}".encode("latin-1")).hexdigest()
         text = f"AWS4-HMAC-SHA256\n{self._stamp}\n{self._scope}\n{digest}"
         signature = hmac.digest(self._signing_key, text.encode(), "sha256").hex()
-        return (
-            f"{method} {path} HTTP/1.1\r\n"
-            f"Host: {self._authority}\r\n"
-            f"x-amz-content-sha256: {UNSIGNED}\r\n"
-            f"x-amz-date: {self._stamp}\r\n"
-            f"Authorization: {self._credential}, SignedHeaders={listed}, Signature={signature}\r\n"
-            f"{''.join(sent)}\r\n"
-        )
+        authorization = f"{self._credential}, SignedHeaders={listed}, Signature={signature}"
+        return f"{method} {path} HTTP/1.1\r\n{sent}authorization: {authorization}\r\n\r\n".encode("latin-1")
 
     def _tick(self, now: int) -> None:
         """Renews the time stamp, and the signing key, which is good for a day."""
@@ -826,38 +836,37 @@ class Gateway:
         if_range = environ.get("HTTP_IF_RANGE")
         if if_range and "range" in headers:
             return self._read_if_range(method, object_id, headers, if_range)
-        node, connection, reply = self._exchange(method, object_id, headers)
+        node, connection, reply = self._exchange(object_id, method, headers)
         return self._object(node, connection, reply)
 
     def _read_if_range(self, method: str, object_id: str, headers: dict[str, str], validator: str) -> Answer:
         """RFC 9110, 13.1.5: the range if the object is still the same, else all of it. MinIO knows no If-Range."""
         etag = validator.startswith('"')
         condition = {"if-match": validator} if etag else {"if-unmodified-since": validator}
-        node, connection, reply = self._exchange(method, object_id, {**headers, **condition})
+        node, connection, reply = self._exchange(object_id, method, {**headers, **condition})
         changed = reply.status == 412 or (not etag and reply.headers.get("last-modified") != validator)
         if changed and not (headers.keys() & condition.keys()):
             connection.close()  # the range of another version may still be under way on it
             del headers["range"]
-            node, connection, reply = self._exchange(method, object_id, headers)
+            node, connection, reply = self._exchange(object_id, method, headers)
         return self._object(node, connection, reply)
 
     def _object(self, node: Node, connection: Connection, reply: Reply) -> Answer:
         """The answer to GET and HEAD."""
         if reply.status not in (200, 206):
-            node.release(connection, reply)
+            node.release(connection)
             if reply.status == 304:
                 return Answer("304 Not Modified", answered(reply))
             raise refusal(reply)
         headers = answered(reply)
         status = "200 OK" if reply.status == 200 else "206 Partial Content"
         if not reply.left:
-            node.release(connection, reply)
+            node.release(connection)
             return Answer(status, headers, [reply.body])
         return Answer(status, headers, download(node, connection, reply))
 
     def _write(self, object_id: str, environ: Environ) -> Answer:
-        if not self._owner(object_id).host:
-            raise unavailable("The node of this id is not running.")  # before the body is read
+        self._owner(object_id)  # refuses before the body is read
         maximum = self.settings.max_object_bytes
         if "HTTP_TRANSFER_ENCODING" in environ:
             stream, length = spool(environ["wsgi.input"], maximum)
@@ -871,15 +880,15 @@ class Gateway:
                 headers[REPRESENTATION[key]] = value
             elif key.startswith("HTTP_X_AMZ_") and AMZ.fullmatch(key):
                 headers[key[5:].replace("_", "-").lower()] = value
-        node, connection, reply = self._exchange("PUT", object_id, headers, Upload(stream, length))
-        node.release(connection, reply)
+        node, connection, reply = self._exchange(object_id, "PUT", headers, Upload(stream, length))
+        node.release(connection)
         if reply.status != 200:
             raise refusal(reply, writing=True)
         return Answer("200 OK", [("ETag", reply.headers["etag"]), ("Content-Length", "0")])
 
     def _delete(self, object_id: str) -> Answer:
-        node, connection, reply = self._exchange("DELETE", object_id, {})
-        node.release(connection, reply)
+        node, connection, reply = self._exchange(object_id, "DELETE", {})
+        node.release(connection)
         if reply.status != 204 and reply.status != 404:
             raise refusal(reply)
         return Answer("204 No Content", [])
@@ -890,31 +899,30 @@ class Gateway:
         nodes = self.discovery.nodes
         if not nodes and not (self.discovery.renew() and self.discovery.nodes):
             raise unavailable("No node is known yet.")
-        return owner(nodes or self.discovery.nodes, object_id)
+        node = owner(nodes or self.discovery.nodes, object_id)
+        if not node.host:
+            raise unavailable("The node of this id is not running.")
+        return node
 
     def _exchange(
-        self, method: str, object_id: str, headers: dict[str, str], upload: Upload | None = None
+        self, object_id: str, method: str, headers: Mapping[str, str], upload: Upload | None = None
     ) -> tuple[Node, Connection, Reply]:
-        """One request to the owner, tried again only where that can't do harm: nothing of it was answered, it has the same
+        """One request to the owner, sent again only where that can't do harm: none of it was answered, it has the same
         effect twice, and its body is still at hand.
 
         Raises Refusal (503) where the owner can't be reached or breaks off.
         """
-        path = f"/{self.settings.bucket}/{object_id}"
-        conditional = upload is not None and ("if-match" in headers or "if-none-match" in headers)
-        ask_first = upload is not None and (conditional or not upload.whole)
-        for last in [False] * (ATTEMPTS - 1) + [True]:
+        request = Request(method, f"/{self.settings.bucket}/{object_id}", headers, upload)
+        for attempt in range(ATTEMPTS):
+            last = attempt == ATTEMPTS - 1
             node = self._owner(object_id)
-            if not node.host:
-                raise unavailable("The node of this id is not running.")
             connection = node.kept() or self._connect(node)
             if connection is None:
                 continue
             try:
                 if upload is not None and not node.ready:
                     node.make_bucket(connection)
-                    connection = node.kept() or connection
-                reply = node.exchange(connection, method, path, headers, upload, ask_first=ask_first)
+                reply = node.exchange(connection, request)
             except UpstreamError as error:
                 connection.close()
                 if connection.reused and not connection.answered and not last:
@@ -926,9 +934,8 @@ class Gateway:
             except BaseException:  # the client broke off
                 connection.close()
                 raise
-            if reply.status in (400, 403, 404) and not last and self._mended(node, connection, reply, upload):
-                continue
-            return node, connection, reply
+            if last or not self._mended(node, connection, reply, upload):
+                return node, connection, reply
         raise unavailable("The node of this id can't be reached.")
 
     def _connect(self, node: Node) -> Connection | None:
@@ -949,15 +956,15 @@ class Gateway:
         return None
 
     def _mended(self, node: Node, connection: Connection, reply: Reply, upload: Upload | None) -> bool:
-        """Whether the reason for a refusal is gone, so that the request is worth sending again, and can be."""
-        if upload is not None and upload.spent:
+        """Whether the reason of a refusal is gone, so that the request is worth sending again, and can be."""
+        if reply.status not in (400, 403, 404) or (upload is not None and upload.spent):
             return False
         if reply.code in KEY_REFUSED and not self.discovery.current(node):
             connection.close()
             return True
         if reply.code == "NoSuchBucket" and upload is not None:
             node.ready = False
-            node.release(connection, reply)
+            node.release(connection)
             return True
         return False
 
@@ -1015,7 +1022,7 @@ def download(node: Node, connection: Connection, reply: Reply) -> Iterator[bytes
             block = connection.receive(min(left, BLOCK))
             left -= len(block)
             if not left:
-                node.release(connection, reply)
+                node.release(connection)
             yield block
     except UpstreamError as error:
         log.warning("node %s: %d bytes before the end of an object: %s", node.name, left, error)

@@ -14,7 +14,10 @@ Nothing in here knows of objects; the application runs under any other WSGI serv
 from __future__ import annotations
 
 import json
+import time
+from email.utils import formatdate
 from http import HTTPStatus
+from socket import SHUT_WR
 from typing import Any
 
 import gevent
@@ -23,6 +26,7 @@ from gunicorn.http.body import LengthReader
 from gunicorn.workers.ggevent import GeventWorker
 
 LINGER_SECONDS = 2.0  # that a client may take to read an answer to an upload it hasn't finished
+JOIN_MAX = 64 * 1024  # bytes of a block that is copied to be sent with the headers
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What gunicorn's parser raises for what isn't HTTP; everything else that a request makes it raise is 400.
@@ -59,17 +63,64 @@ class RequestBody:
         if self._expects_continue:
             self._expects_continue = False
             self._sock.sendall(CONTINUE)
-        return self._body.read(size)  # type: ignore[no-any-return]
+        return bytes(self._body.read(size))
 
 
-class Response(wsgi.Response):  # type: ignore[misc]
-    """An answer which says that the connection closes when the request's body wasn't read to its end."""
+class Response(wsgi.Response):
+    """An answer which says that the connection closes when the request's body wasn't read to its end.
+
+    Its headers are sent together with the first block of its body: one packet less for a small object.
+    """
+
+    headers_sent: bool
+    pending = b""  # headers that wait for that block
 
     def should_close(self) -> bool:
         return bool(super().should_close() or self.req.body.failed or self.req.body.unread)
 
+    def default_headers(self) -> list[str]:
+        version = self.req.version
+        connection = "close" if self.should_close() else "keep-alive"
+        lines = [f"HTTP/{version[0]}.{version[1]} {self.status}\r\nDate: {http_date()}\r\nConnection: {connection}\r\n"]
+        if self.chunked:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        return lines
 
-class Worker(GeventWorker):  # type: ignore[misc]
+    def send_headers(self) -> None:
+        if not self.headers_sent:
+            lines = self.default_headers() + [f"{name}: {value}\r\n" for name, value in self.headers]
+            self.pending = f"{''.join(lines)}\r\n".encode("latin-1")
+            self.headers_sent = True
+
+    def _emit_body(self, data: bytes) -> None:
+        if self.pending:
+            if len(data) <= JOIN_MAX and not self.chunked:
+                data = self.pending + data
+            else:
+                self.sock.sendall(self.pending)
+            self.pending = b""
+        super()._emit_body(data)
+
+    def close(self) -> None:
+        self.send_headers()
+        if self.pending:
+            self.sock.sendall(self.pending)
+            self.pending = b""
+        super().close()
+
+
+def http_date() -> str:
+    """The time as a Date header (RFC 9110, 6.6.1), made once a second."""
+    now = int(time.time())
+    if now != _date[0]:
+        _date[:] = now, formatdate(now, usegmt=True)
+    return str(_date[1])
+
+
+_date: list[Any] = [0, ""]
+
+
+class Worker(GeventWorker):
     """gunicorn's gevent worker with the differences that the module's text names."""
 
     client_timeout = 30.0  # seconds; set in gunicorn.conf.py
@@ -97,12 +148,17 @@ class Worker(GeventWorker):  # type: ignore[misc]
         except OSError as error:  # the client has gone or is too slow, or the application broke off
             self.log.debug("Connection broken off: %s", error)
             raise StopIteration from None
+        except Exception:
+            if not response.headers_sent:
+                raise  # handle_error() answers
+            self.log.exception("Error within an answer")
+            raise StopIteration from None
         if response.should_close():
             if req.body.unread or req.body.failed:
                 linger(sock)
             raise StopIteration
 
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
+    def handle_error(self, _req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answers a request that isn't HTTP, or on which the application failed; the connection closes."""
         status = next((status for kind, status in STATUS if isinstance(exc, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
         if status is HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -125,10 +181,13 @@ class Worker(GeventWorker):  # type: ignore[misc]
 
 def linger(sock: Any) -> None:
     """Closes the sending side and lets the client read: closing with bytes unread would reset what was sent."""
+
+    def discard() -> None:
+        while sock.recv(65536):
+            pass
+
     try:
-        sock.shutdown(1)  # SHUT_WR
-        with gevent.Timeout(LINGER_SECONDS, False):
-            while sock.recv(65536):
-                pass
+        sock.shutdown(SHUT_WR)
+        gevent.with_timeout(LINGER_SECONDS, discard, timeout_value=None)
     except OSError:
         pass  # it has gone by itself
