@@ -373,17 +373,35 @@ class UpstreamError(Exception):
     """A node broke off, was silent for too long, or sent what isn't HTTP. Text for the log, not for clients."""
 
 
-class Upload:
-    """A request's body: `head`, kept so that it can be sent again, and the rest, which passes once.
+class BodyError(Exception):
+    """The request's body can't be read to its end; the text is for the client."""
 
-    A body without a length is spooled to disk first, because S3 wants the length before the body.
+    def __init__(self, detail: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def read_client(stream: IO[bytes], size: int) -> bytes:
+    """The next bytes of a client's body, at most `size`; none at its end.
+
+    Raises BodyError for whatever the server raises where a body is malformed, too slow or cut.
     """
+    try:
+        return getattr(stream, "read1", stream.read)(size)
+    except TimeoutError:
+        raise BodyError("The body came too slowly.", HTTPStatus.REQUEST_TIMEOUT) from None
+    except Exception as error:
+        raise BodyError(f"The body can't be read: {type(error).__name__}.") from error
+
+
+class Upload:
+    """A request's body: `head`, kept so that it can be sent again, and the rest, which passes once."""
 
     def __init__(self, stream: IO[bytes], length: int) -> None:
         self.length = length
         self.spent = False  # bytes after the head have been read, so that it can't be sent again
         self._stream = stream
-        self.head = self._read(min(length, REPLAYABLE))
+        self.head = b"".join(self._read(min(length, REPLAYABLE)))
 
     @property
     def whole(self) -> bool:
@@ -392,39 +410,24 @@ class Upload:
 
     def rest(self) -> Iterator[bytes]:
         """The blocks after `head`. Raises BodyError when the client breaks off."""
-        left = self.length - len(self.head)
-        while left:
-            self.spent = True
-            block = self._read(min(left, BLOCK))
-            left -= len(block)
+        self.spent = self.spent or not self.whole
+        return self._read(self.length - len(self.head))
+
+    def _read(self, size: int) -> Iterator[bytes]:
+        """Blocks of `size` bytes in all."""
+        while size:
+            block = read_client(self._stream, min(size, BLOCK))
+            if not block:
+                raise BodyError("The body ended before its Content-Length.")
+            size -= len(block)
             yield block
-
-    def _read(self, size: int) -> bytes:
-        """Exactly `size` bytes, which gunicorn's input gives unless the client has gone."""
-        block = read_client(self._stream, size)
-        if len(block) < size:
-            raise BodyError("The body ended before its Content-Length.")
-        return block
-
-
-class BodyError(Exception):
-    """The request's body can't be read to its end; the message is for the client."""
-
-
-def read_client(stream: IO[bytes], size: int) -> bytes:
-    """Reads a client's body; whatever the server raises for a broken one becomes BodyError."""
-    try:
-        return stream.read(size)
-    except TimeoutError:
-        raise BodyError("The body came too slowly.") from None
-    except Exception as error:
-        raise BodyError(f"The body can't be read: {type(error).__name__}.") from error
 
 
 def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:
-    """Reads a body of unknown length into a temporary file (small ones stay in memory); the file and its length.
+    """Reads a body of unknown length into a temporary file, because S3 wants the length before the body.
 
-    Stops reading when there are more than `maximum` bytes (0: no maximum), so that a longer length says so.
+    Gives the file (small ones stay in memory) and its length. Stops reading when there are more than `maximum` bytes
+    (0: no maximum), so that a longer length says so.
     """
     file = tempfile.SpooledTemporaryFile(max_size=BLOCK)  # noqa: SIM115 - it lives as long as the request
     length = 0
@@ -640,7 +643,9 @@ class Node:
             connection.send(head + upload.head)
             for block in upload.rest():
                 connection.send(block)
-        except UpstreamError:
+        except UpstreamError as error:
+            if isinstance(error.__cause__, TimeoutError):  # it doesn't read, so it won't answer
+                raise
             return self._early_reply(connection, method)
         return connection.reply(method)
 
@@ -801,12 +806,12 @@ class Gateway:
         except Refusal as refusal:
             answer = refusal.answer()
         except BodyError as error:
-            answer = Refusal(HTTPStatus.BAD_REQUEST, f"{error} Nothing was stored.").answer()
+            answer = Refusal(error.status, f"{error} Nothing was stored.").answer()
         except Exception:
             log.exception("%s %s", environ["REQUEST_METHOD"], environ["PATH_INFO"])
             answer = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed; its log says why.").answer()
         start_response(answer.status, answer.headers)
-        return answer.body
+        return () if environ["REQUEST_METHOD"] == "HEAD" else answer.body
 
     def answer(self, environ: Environ) -> Answer:
         """Decides on a request. Raises Refusal, and BodyError when the client breaks off."""
@@ -884,7 +889,7 @@ class Gateway:
         node.release(connection)
         if reply.status != 200:
             raise refusal(reply, writing=True)
-        return Answer("200 OK", [("ETag", reply.headers["etag"]), ("Content-Length", "0")])
+        return Answer("200 OK", [("ETag", reply.headers.get("etag", "")), ("Content-Length", "0")])
 
     def _delete(self, object_id: str) -> Answer:
         node, connection, reply = self._exchange(object_id, "DELETE", {})

@@ -60,10 +60,36 @@ class RequestBody:
         return bool(reader.length if isinstance(reader, LengthReader) else reader.parser)
 
     def read(self, size: int = -1) -> bytes:
+        """Exactly `size` bytes, fewer only at the end of the body; without a size all of it."""
+        self._ask()
+        return bytes(self._body.read(size))
+
+    def read1(self, size: int) -> bytes:
+        """What has come of the body, at most `size` bytes; none only at its end, or when the client has gone.
+
+        A body with a length goes straight from the socket to the application. gunicorn's own `read` copies each byte
+        through three buffers, of up to 1 MiB.
+        """
+        self._ask()
+        reader = self._body.reader
+        if not isinstance(reader, LengthReader):
+            return bytes(self._body.read(size))
+        size = min(size, reader.length)
+        if not size:
+            return b""
+        data = reader.unreader.take_buffered()
+        if data:
+            reader.unreader.unread(data[size:])
+            data = data[:size]
+        else:
+            data = self._sock.recv(size)
+        reader.length -= len(data)
+        return bytes(data)
+
+    def _ask(self) -> None:
         if self._expects_continue:
             self._expects_continue = False
             self._sock.sendall(CONTINUE)
-        return bytes(self._body.read(size))
 
 
 class Response(wsgi.Response):
