@@ -20,6 +20,7 @@ Importing the module starts nothing and asks Docker nothing: the first request d
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import hmac
@@ -316,10 +317,11 @@ class Discovery:
                 self.healthy = failure is None
                 self._done = self._begun
                 self._changed.notify_all()
+            time.sleep(0.02)  # callers that come in a burst share the next reading
+            with self._changed:
                 settled = self.healthy and self.nodes and all(node.ready or not node.host for node in self.nodes)
                 pause = self.settings.discovery_seconds
                 self._changed.wait_for(lambda: self._wanted, pause if settled else min(pause, 1.0))
-            time.sleep(0.02)  # callers that come in a burst share a reading
 
     def _publish(self, records: list[NodeRecord]) -> None:
         """Makes `records` the current nodes. A name that was there before and isn't now keeps its place."""
@@ -527,6 +529,11 @@ class Connection:
                 reply.left -= len(more)
         return reply
 
+    def end(self) -> None:
+        """Makes whoever waits on it get an UpstreamError."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         self.sock.close()
 
@@ -567,6 +574,7 @@ class Node:
         self._settings = settings
         self._authority = f"{record.host}:{record.port}"
         self._idle: list[Connection] = []  # the last one used is used next, so that others can grow old and go
+        self._waiting: set[Connection] = set()  # those in use on which no answer has begun
         self._closed = False
         self._second = 0
         self._stamp = self._scope = self._credential = ""
@@ -612,9 +620,11 @@ class Node:
             self._idle.pop(0).close()
 
     def close(self) -> None:
-        """Closes the kept connections; those in use close when they come back."""
+        """Closes the kept connections and ends those that wait for an answer; the others close when they come back."""
         self._closed = True
         self.forget()
+        for connection in self._waiting:
+            connection.end()
 
     def forget(self) -> None:
         """Closes the kept connections: one of them was found dead, so the others most likely are."""
@@ -628,6 +638,13 @@ class Node:
 
         Raises UpstreamError, and BodyError when the client breaks off.
         """
+        self._waiting.add(connection)
+        try:
+            return self._exchange(connection, request)
+        finally:
+            self._waiting.discard(connection)
+
+    def _exchange(self, connection: Connection, request: Request) -> Reply:
         method, upload, head = request.method, request.upload, self._head(request)
         if upload is None:
             connection.send(head)
