@@ -27,6 +27,10 @@ worker_connections = 4096
 keepalive = 60  # seconds that a connection may wait for a request; also for a request's headers to come
 graceful_timeout = 25
 control_socket_disable = True
+# No header that a proxy sets has a meaning here, so no peer's address has to be compared with those of proxies.
+forwarded_allow_ips = "*"
+forwarder_headers = ""
+secure_scheme_headers: dict[str, str] = {}
 worker_tmp_dir = "/dev/shm"
 
 

@@ -19,6 +19,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from socket import SHUT_WR
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import gevent
 from gunicorn.http import errors, wsgi
@@ -151,6 +152,10 @@ class Worker(GeventWorker):
 
     client_timeout = 30.0  # seconds; set in gunicorn.conf.py
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.base_environ = {**wsgi.base_environ(self.cfg), "SCRIPT_NAME": "", "wsgi.multithread": True}
+
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         client.settimeout(self.client_timeout)
         super(GeventWorker, self).handle(listener, client, addr)  # its own would take the time-out away
@@ -158,12 +163,11 @@ class Worker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serves one request. Raises StopIteration when the connection is to be closed."""
         req.body = RequestBody(req.body, sock, req._expected_100_continue)
-        req._expected_100_continue = False
-        response, environ = wsgi.create(req, sock, addr, listener_name, self.cfg, response_class=Response)
+        response = Response(req, sock, self.cfg)
         if not self.alive:
             response.force_close()
         try:
-            blocks = self.wsgi(environ, response.start_response)
+            blocks = self.wsgi(self.environ(req, addr, listener_name), response.start_response)
             try:
                 for block in blocks:
                     response.write(block)
@@ -183,6 +187,28 @@ class Worker(GeventWorker):
             if req.body.unread or req.body.failed:
                 linger(sock)
             raise StopIteration
+
+    def environ(self, req: Any, addr: Any, listener_name: Any) -> dict[str, Any]:
+        """The request as PEP 3333 wants it. gunicorn's own also makes an error stream and more for each request."""
+        unix = isinstance(listener_name, str)  # then the client has no address
+        environ = {
+            **self.base_environ,
+            "REQUEST_METHOD": req.method,
+            "PATH_INFO": unquote_to_bytes(req.path).decode("latin-1"),
+            "QUERY_STRING": req.query,
+            "SERVER_PROTOCOL": "HTTP/1.1" if req.version == (1, 1) else "HTTP/1.0",
+            "SERVER_NAME": listener_name if unix else listener_name[0],
+            "SERVER_PORT": "" if unix else str(listener_name[1]),
+            "REMOTE_ADDR": "" if unix else addr[0],
+            "wsgi.input": req.body,
+            "wsgi.url_scheme": req.scheme,
+        }
+        for name, value in req.headers:
+            key = name.replace("-", "_")
+            if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+                key = f"HTTP_{key}"
+            environ[key] = f"{environ[key]},{value}" if key in environ else value
+        return environ
 
     def handle_error(self, _req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answers a request that isn't HTTP, or on which the application failed; the connection closes."""
