@@ -2,7 +2,8 @@
 # REQUIREMENTS=requirements-dev.txt, so that they run on the versions that the gateway runs on.
 FROM python:3.13-slim AS gateway
 
-ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# The container starts as root to find the Docker socket's group, and becomes this user before it serves.
+ENV OBJGW_USER=65534 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /srv/objgw
 
 ARG REQUIREMENTS=requirements.txt

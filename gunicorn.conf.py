@@ -21,6 +21,23 @@ def cores() -> int:
     return max(1, available)
 
 
+def drop_privileges(user: int) -> None:
+    """Becomes `user` for good, with no group but that of the Docker socket (root's, where Docker Desktop runs)."""
+    path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    try:
+        groups = [os.stat(path).st_gid]
+    except OSError:  # not there, or Docker is asked over TCP
+        groups = []
+    os.setgroups(groups)
+    os.setgid(user)
+    os.setuid(user)
+    logging.getLogger("objgw").info("running as user %d, groups %s", user, groups)
+
+
+if os.getuid() == 0 and os.environ.get("OBJGW_USER"):  # the image sets it
+    drop_privileges(int(os.environ["OBJGW_USER"]))
+user, group = os.getuid(), os.getgid()  # gunicorn's defaults are those that it was started with
+
 worker_class = "objgwserver.Worker"
 workers = int(os.environ.get("WEB_CONCURRENCY") or cores())
 worker_connections = 4096
@@ -37,4 +54,5 @@ worker_tmp_dir = "/dev/shm"
 def post_worker_init(worker: Any) -> None:
     """Looks for nodes before the first request asks for one."""
     worker.client_timeout = worker.wsgi.settings.client_timeout
+    worker.client_connections = worker.wsgi.settings.client_connections
     worker.wsgi.start()

@@ -77,7 +77,10 @@ class Settings:
     docker_timeout: int = 5  # seconds that Docker may take for an answer
     connect_timeout: float = 2.0  # seconds to connect to a node
     node_timeout: float = 30.0  # seconds that a node may be silent within a request
-    client_timeout: float = 30.0  # seconds that a client may be silent within a request
+    client_timeout: float = 30.0  # seconds that a client may take for each 64 KiB of a body
+    client_connections: int = 1024  # of one address to one worker
+    node_requests: int = 1024  # that may wait for an answer of one node, in one worker
+    breaker_seconds: float = 1.0  # for which a node that couldn't be reached or didn't answer isn't asked
     max_object_bytes: int = 0  # 0: no maximum
 
     @classmethod
@@ -575,6 +578,7 @@ class Node:
         self._authority = f"{record.host}:{record.port}"
         self._idle: list[Connection] = []  # the last one used is used next, so that others can grow old and go
         self._waiting: set[Connection] = set()  # those in use on which no answer has begun
+        self.broken_until = 0.0  # monotonic time before which nobody asks it; 0 when it isn't broken
         self._closed = False
         self._second = 0
         self._stamp = self._scope = self._credential = ""
@@ -609,6 +613,32 @@ class Node:
         sock.settimeout(self._settings.node_timeout)
         return Connection(sock)
 
+    def admit(self) -> bool:
+        """Whether this request is the one that tries a node which was broken. Raises Refusal while it is known to be.
+
+        When the pause after a failure is over one request tries, and the others are refused until it knows.
+        """
+        if not self.broken_until:
+            return False
+        now = time.monotonic()
+        if now < self.broken_until:
+            raise unavailable("The node of this id can't be reached.")
+        self.broken_until = now + self._settings.connect_timeout + self._settings.node_timeout
+        return True
+
+    def broke(self, error: Exception) -> None:
+        """Notes that the node can't be reached or doesn't answer."""
+        if not self.broken_until:
+            log.warning("node %s is refused for a while: %s", self.name, error)
+        self.broken_until = time.monotonic() + self._settings.breaker_seconds
+        self.forget()
+
+    def answered(self) -> None:
+        """Notes that the node answered."""
+        if self.broken_until:
+            log.info("node %s answers again", self.name)
+            self.broken_until = 0.0
+
     def release(self, connection: Connection) -> None:
         """Gives a connection back whose answer was read to its end."""
         if not connection.usable or self._closed:
@@ -638,6 +668,8 @@ class Node:
 
         Raises UpstreamError, and BodyError when the client breaks off.
         """
+        if len(self._waiting) >= self._settings.node_requests:
+            raise UpstreamError("too many requests wait for it")
         self._waiting.add(connection)
         try:
             return self._exchange(connection, request)
@@ -935,9 +967,11 @@ class Gateway:
         Raises Refusal (503) where the owner can't be reached or breaks off.
         """
         request = Request(method, f"/{self.settings.bucket}/{object_id}", headers, upload)
+        trying = False
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
             node = self._owner(object_id)
+            trying = trying or node.admit()
             connection = node.kept() or self._connect(node)
             if connection is None:
                 continue
@@ -952,10 +986,15 @@ class Gateway:
                     self.discovery.renew(patience=1.0)
                     continue
                 log.warning("%s %s: node %s: %s", method, object_id, node.name, error)
+                if trying or isinstance(error.__cause__, TimeoutError):
+                    node.broke(error)
                 raise unavailable("The node of this id broke off; try again.") from None
             except BaseException:  # the client broke off
                 connection.close()
+                if trying:
+                    node.broken_until = time.monotonic()  # the next one tries
                 raise
+            node.answered()
             if last or not self._mended(node, connection, reply, upload):
                 return node, connection, reply
         raise unavailable("The node of this id can't be reached.")
@@ -970,7 +1009,7 @@ class Gateway:
         except OSError as error:
             if not self.discovery.current(node):
                 return None
-            log.warning("node %s: connecting: %s", node.name, error)
+            node.broke(error)
             raise unavailable("The node of this id can't be reached.") from None
         if self.discovery.current(node):
             return connection

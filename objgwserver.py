@@ -5,7 +5,9 @@
 - After an answer that left some of the request's body unread, the connection closes, and says so: gunicorn would
   read on, without end, to find the next request. It closes in two steps, so that the client gets the answer
   (RFC 9112, 9.6).
-- A client that is silent for too long in the middle of a request or an answer loses its connection.
+- A client must keep a pace: `client_timeout` seconds for each 64 KiB of a body, either way, or for what is left of it.
+  One that is slower loses its connection; until then it costs a greenlet and no more than a block of memory.
+- One address can't have all connections.
 - Requests that aren't HTTP are refused with problem details (RFC 9457), as all others are.
 
 Nothing in here knows of objects; the application runs under any other WSGI server as well.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from email.utils import formatdate
 from http import HTTPStatus
 from socket import SHUT_WR
@@ -27,7 +30,7 @@ from gunicorn.http.body import LengthReader
 from gunicorn.workers.ggevent import GeventWorker
 
 LINGER_SECONDS = 2.0  # that a client may take to read an answer to an upload it hasn't finished
-JOIN_MAX = 64 * 1024  # bytes of a block that is copied to be sent with the headers
+PACE = 64 * 1024  # bytes for which a client has its time-out
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What gunicorn's parser raises for what isn't HTTP; everything else that a request makes it raise is 400.
@@ -44,10 +47,25 @@ STATUS = (
 class RequestBody:
     """A request's body as `wsgi.input`. It asks the client for the body when it is first read."""
 
-    def __init__(self, body: Any, sock: Any, expects_continue: bool) -> None:
-        self._body = body
+    def __init__(self, req: Any, sock: Any, patience: float) -> None:
+        self._body = req.body
         self._sock = sock
-        self._expects_continue = expects_continue
+        self._patience = patience
+        self._expects_continue = req._expected_100_continue
+        self._deadline = 0.0
+        self._due = 0  # bytes that must have come by then
+        req.unreader.sock = self  # until done() the server reads through recv()
+        self.done = lambda: setattr(req.unreader, "sock", sock)
+
+    def recv(self, size: int) -> bytes:
+        """Receives from the client. Raises TimeoutError when it doesn't keep the pace."""
+        now = time.monotonic()
+        if self._due <= 0:
+            self._due, self._deadline = PACE, now + self._patience
+        self._sock.settimeout(max(self._deadline - now, 0.001))
+        data = self._sock.recv(size)
+        self._due -= len(data)
+        return bytes(data)
 
     @property
     def failed(self) -> bool:
@@ -83,7 +101,7 @@ class RequestBody:
             reader.unreader.unread(data[size:])
             data = data[:size]
         else:
-            data = self._sock.recv(size)
+            data = self.recv(size)
         reader.length -= len(data)
         return bytes(data)
 
@@ -101,6 +119,10 @@ class Response(wsgi.Response):
 
     headers_sent: bool
     pending = b""  # headers that wait for that block
+
+    def __init__(self, req: Any, sock: Any, cfg: Any, patience: float) -> None:
+        super().__init__(req, sock, cfg)
+        self.patience = patience
 
     def should_close(self) -> bool:
         return bool(super().should_close() or self.req.body.failed or self.req.body.unread)
@@ -120,20 +142,26 @@ class Response(wsgi.Response):
             self.headers_sent = True
 
     def _emit_body(self, data: bytes) -> None:
-        if self.pending:
-            if len(data) <= JOIN_MAX and not self.chunked:
-                data = self.pending + data
-            else:
-                self.sock.sendall(self.pending)
-            self.pending = b""
-        super()._emit_body(data)
+        if self.chunked:
+            data = b"%X\r\n%b\r\n" % (len(data), data)
+        self._send(data)
 
     def close(self) -> None:
         self.send_headers()
+        self._send(b"0\r\n\r\n" if self.chunked else b"")
+
+    def _send(self, data: bytes) -> None:
+        """Sends what is pending and `data`. Raises TimeoutError when the client doesn't keep the pace."""
         if self.pending:
-            self.sock.sendall(self.pending)
+            data = self.pending + data
             self.pending = b""
-        super().close()
+        self.sock.settimeout(self.patience)  # sendall() takes it for all that it is given
+        if len(data) <= PACE:
+            self.sock.sendall(data)
+            return
+        with memoryview(data) as view:
+            for start in range(0, len(data), PACE):
+                self.sock.sendall(view[start : start + PACE])
 
 
 def http_date() -> str:
@@ -150,20 +178,34 @@ _date: list[Any] = [0, ""]
 class Worker(GeventWorker):
     """gunicorn's gevent worker with the differences that the module's text names."""
 
-    client_timeout = 30.0  # seconds; set in gunicorn.conf.py
+    client_timeout = 30.0  # seconds; this and the next are set in gunicorn.conf.py
+    client_connections = 1024  # of one address
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.connections: Counter[str] = Counter()  # by the client's address
         self.base_environ = {**wsgi.base_environ(self.cfg), "SCRIPT_NAME": "", "wsgi.multithread": True}
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
-        client.settimeout(self.client_timeout)
-        super(GeventWorker, self).handle(listener, client, addr)  # its own would take the time-out away
+        """Serves one connection."""
+        address = addr[0] if addr else ""  # none on a Unix socket
+        self.connections[address] += 1
+        try:
+            if self.connections[address] > self.client_connections:
+                self.refuse(client, HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections from this address.")
+                client.close()
+                return
+            client.settimeout(self.client_timeout)
+            super(GeventWorker, self).handle(listener, client, addr)  # its own would take the time-out away
+        finally:
+            self.connections[address] -= 1
+            if not self.connections[address]:
+                del self.connections[address]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serves one request. Raises StopIteration when the connection is to be closed."""
-        req.body = RequestBody(req.body, sock, req._expected_100_continue)
-        response = Response(req, sock, self.cfg)
+        req.body = RequestBody(req, sock, self.client_timeout)
+        response = Response(req, sock, self.cfg, self.client_timeout)
         if not self.alive:
             response.force_close()
         try:
@@ -183,6 +225,8 @@ class Worker(GeventWorker):
                 raise  # handle_error() answers
             self.log.exception("Error within an answer")
             raise StopIteration from None
+        finally:
+            req.body.done()
         if response.should_close():
             if req.body.unread or req.body.failed:
                 linger(sock)
@@ -219,11 +263,16 @@ class Worker(GeventWorker):
         else:
             self.log.info("Invalid request from %s: %r", addr[0] if addr else "-", exc)
             detail = "The request isn't valid HTTP/1.1."
+        self.refuse(client, status, detail)
+
+    def refuse(self, client: Any, status: HTTPStatus, detail: str) -> None:
+        """Answers on a connection on which there is no request, and closes its sending side."""
         document = {"type": "about:blank", "title": status.phrase, "status": status, "detail": detail}
         body = json.dumps(document) + "\n"
+        retry = "Retry-After: 2\r\n" if status is HTTPStatus.SERVICE_UNAVAILABLE else ""
         try:
             client.sendall(
-                f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n"
+                f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n{retry}"
                 f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
             )
             linger(client)
