@@ -35,7 +35,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -64,7 +64,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What can be set, each by an environment variable `OBJGW_<NAME>`.
+    """What can be set, each by an environment variable `OBJGW_<NAME>`, or a file named by `OBJGW_<NAME>_FILE`.
 
     >>> Settings.from_environ({"OBJGW_NODE_PORT": "9100"}).node_port
     9100
@@ -82,17 +82,24 @@ class Settings:
     node_requests: int = 1024  # that may wait for an answer of one node, in one worker
     breaker_seconds: float = 1.0  # for which a node that couldn't be reached or didn't answer isn't asked
     max_object_bytes: int = 0  # 0: no maximum
+    tokens: str = field(default="", repr=False)  # bearer tokens that may read and write; none at all: everyone may
+    read_tokens: str = field(default="", repr=False)  # bearer tokens that may only read
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
         """Reads the settings; a variable that is unset or empty keeps its default.
 
-        Raises SettingsError where a value isn't of its setting's type, or not above 0.
+        Raises SettingsError where a value isn't of its setting's type or range, or its file can't be read.
         """
         given: dict[str, Any] = {}
         for setting in fields(cls):
             variable = f"OBJGW_{setting.name.upper()}"
             text = environ.get(variable, "").strip()
+            if not text and environ.get(f"{variable}_FILE"):
+                try:
+                    text = Path(environ[f"{variable}_FILE"]).read_text().strip()
+                except (OSError, ValueError) as error:
+                    raise SettingsError(f"{variable}_FILE can't be read: {error}") from None
             if not text:
                 continue
             kind: type = type(setting.default)
@@ -841,10 +848,14 @@ class Gateway:
         self.settings = settings
         self.discovery = Discovery(settings)
         self._started = False
+        self._tokens = [(token_digest(token), True) for token in settings.tokens.split()]
+        self._tokens += [(token_digest(token), False) for token in settings.read_tokens.split()]
 
     def start(self) -> None:
         """Starts to look for nodes. The first request does so too."""
         self._started = True
+        if not self._tokens:
+            log.warning("no token is set: whoever reaches the gateway may read and write")
         self.discovery.start()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
@@ -867,10 +878,12 @@ class Gateway:
         path = environ["PATH_INFO"]
         if not path.startswith("/object/"):
             raise Refusal(HTTPStatus.NOT_FOUND, "Objects are at /object/{id}.")
+        method = environ["REQUEST_METHOD"]
+        if self._tokens:
+            self._permit(environ.get("HTTP_AUTHORIZATION", ""), writing=method not in ("GET", "HEAD"))
         object_id = path[8:]
         if not OBJECT_ID.fullmatch(object_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "An id is 1 to 32 ASCII letters and digits.")
-        method = environ["REQUEST_METHOD"]
         if method == "GET" or method == "HEAD":
             return self._read(method, object_id, environ)
         if method == "PUT":
@@ -878,6 +891,21 @@ class Gateway:
         if method == "DELETE":
             return self._delete(object_id)
         raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD, PUT or DELETE.", ("Allow", ", ".join(METHODS)))
+
+    def _permit(self, authorization: str, *, writing: bool) -> None:
+        """Raises Refusal unless the request bears a token for what it wants (RFC 6750).
+
+        Digests of equal length are compared, all of them, so that time says nothing of a token.
+        """
+        scheme, _, token = authorization.partition(" ")
+        given = token_digest(token.strip())
+        matches = [may_write for known, may_write in self._tokens if hmac.compare_digest(known, given)]
+        if scheme.lower() != "bearer" or not matches:
+            challenge = 'Bearer realm="objgw"' + (', error="invalid_token"' if authorization else "")
+            raise Refusal(HTTPStatus.UNAUTHORIZED, "Send a valid bearer token.", ("WWW-Authenticate", challenge))
+        if writing and not any(matches):
+            challenge = 'Bearer realm="objgw", error="insufficient_scope"'
+            raise Refusal(HTTPStatus.FORBIDDEN, "This token may only read.", ("WWW-Authenticate", challenge))
 
     # -- one method each
 
@@ -1028,6 +1056,11 @@ class Gateway:
             node.release(connection)
             return True
         return False
+
+
+def token_digest(token: str) -> bytes:
+    """SHA-256 of a bearer token."""
+    return hashlib.sha256(token.encode("latin-1", "replace")).digest()
 
 
 def answered(reply: Reply) -> Headers:
