@@ -22,16 +22,21 @@ def cores() -> int:
 
 
 def drop_privileges(user: int) -> None:
-    """Becomes `user` for good, with no group but that of the Docker socket (root's, where Docker Desktop runs)."""
-    path = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    """Becomes `user` for good, with no group but that of the Docker socket (root's, where Docker Desktop runs).
+
+    Where the socket isn't there yet nobody knows its group. Then the process stays what it is.
+    """
+    log = logging.getLogger("objgw")
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:
-        groups = [os.stat(path).st_gid]
-    except OSError:  # not there, or Docker is asked over TCP
-        groups = []
+        groups = [os.stat(host.removeprefix("unix://")).st_gid] if host.startswith("unix://") else []
+    except FileNotFoundError:
+        log.warning("%s isn't there, so its group isn't known: running as root", host)
+        return
     os.setgroups(groups)
     os.setgid(user)
     os.setuid(user)
-    logging.getLogger("objgw").info("running as user %d, groups %s", user, groups)
+    log.info("running as user %d, groups %s", user, groups)
 
 
 if os.getuid() == 0 and os.environ.get("OBJGW_USER"):  # the image sets it

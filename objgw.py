@@ -287,11 +287,10 @@ class Discovery:
                 self._thread = threading.Thread(target=self._watch, name="objgw-discovery", daemon=True)
                 self._thread.start()
 
-    def renew(self, patience: float | None = None) -> bool:
+    def renew(self) -> bool:
         """Has Docker read and waits for it: True once a reading that began after this call has succeeded.
 
-        While Docker is known not to answer, and after `patience` seconds (default: the Docker time-out), it is False.
-        Any number of callers share a reading.
+        False as soon as one fails, and while Docker is known not to answer. Any number of callers share a reading.
         """
         with self._changed:
             if not self.healthy:
@@ -299,13 +298,12 @@ class Discovery:
             ticket = self._begun + 1
             self._wanted = True
             self._changed.notify_all()
-            if not self._changed.wait_for(lambda: self._done >= ticket, patience or self.settings.docker_timeout):
-                self.healthy = False
+            self._changed.wait_for(lambda: self._done >= ticket or not self.healthy)
             return self.healthy
 
     def current(self, node: Node) -> bool:
         """Whether Docker, read now, still has this node at its address with its keys (or can't be read)."""
-        return not self.renew(patience=1.0) or node in self.nodes
+        return not self.renew() or node in self.nodes
 
     def _watch(self) -> None:
         while True:
@@ -353,7 +351,7 @@ class Discovery:
         self.nodes = tuple(after)
 
     def _prepare(self, node: Node) -> None:
-        """Makes the bucket of a node that was just found; the next reading has it tried again where that failed."""
+        """Makes the bucket of a node that was just found, before the first PUT needs it."""
         try:
             connection = node.connect()
             if self.current(node):
@@ -361,7 +359,7 @@ class Discovery:
                 node.release(connection)
             else:
                 connection.close()
-        except (OSError, UpstreamError) as error:
+        except (OSError, UpstreamError) as error:  # it is starting; the next reading has it tried again
             log.debug("node %s isn't ready: %s", node.name, error)
         finally:
             node.preparing = False
@@ -713,12 +711,11 @@ class Node:
             raise UpstreamError("the node answered before it had the whole body")
         return reply
 
-    def make_bucket(self, connection: Connection) -> None:
-        """Makes the bucket unless it is there. Raises UpstreamError."""
+    def make_bucket(self, connection: Connection) -> Reply:
+        """Makes the bucket unless it is there; `ready` says whether it is. Raises UpstreamError."""
         reply = self.exchange(connection, Request("PUT", f"/{self._settings.bucket}", upload=Upload(io.BytesIO(), 0)))
-        if reply.status != 200 and reply.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-            raise UpstreamError(f"making the bucket: {reply.status} {reply.code}")
-        self.ready = True
+        self.ready = reply.status == 200 or reply.code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
+        return reply
 
     def _head(self, request: Request) -> bytes:
         """Request line and headers, with a signature that covers path, host, time and every x-amz-* header.
@@ -1004,14 +1001,13 @@ class Gateway:
             if connection is None:
                 continue
             try:
-                if upload is not None and not node.ready:
-                    node.make_bucket(connection)
-                reply = node.exchange(connection, request)
+                bucket = None if upload is None or node.ready else node.make_bucket(connection)
+                reply = bucket if bucket and not node.ready else node.exchange(connection, request)
             except UpstreamError as error:
                 connection.close()
                 if connection.reused and not connection.answered and not last:
                     node.forget()
-                    self.discovery.renew(patience=1.0)
+                    self.discovery.renew()
                     continue
                 log.warning("%s %s: node %s: %s", method, object_id, node.name, error)
                 if trying or isinstance(error.__cause__, TimeoutError):

@@ -8,6 +8,7 @@
 - A client must keep a pace: `client_timeout` seconds for each 64 KiB of a body, either way, or for what is left of it.
   One that is slower loses its connection; until then it costs a greenlet and no more than a block of memory.
 - One address can't have all connections.
+- When the worker is told to stop, connections that wait for a request close at once; only requests are waited for.
 - Requests that aren't HTTP are refused with problem details (RFC 9457), as all others are.
 
 Nothing in here knows of objects; the application runs under any other WSGI server as well.
@@ -175,6 +176,26 @@ def http_date() -> str:
 _date: list[Any] = [0, ""]
 
 
+class Idle:
+    """The time in which a request must come; the block ends without an error when it doesn't.
+
+    Whoever waits in it is in `idle`, and can be woken with StopIteration.
+    """
+
+    def __init__(self, seconds: float, idle: set[Any]) -> None:
+        self.timeout = gevent.Timeout(seconds)
+        self.idle = idle
+
+    def __enter__(self) -> None:
+        self.idle.add(gevent.getcurrent())
+        self.timeout.start()
+
+    def __exit__(self, _kind: object, error: object, _trace: object) -> bool:
+        self.idle.discard(gevent.getcurrent())
+        self.timeout.close()
+        return error is self.timeout
+
+
 class Worker(GeventWorker):
     """gunicorn's gevent worker with the differences that the module's text names."""
 
@@ -183,8 +204,25 @@ class Worker(GeventWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.idle: set[Any] = set()  # greenlets whose connections wait for a request
         self.connections: Counter[str] = Counter()  # by the client's address
         self.base_environ = {**wsgi.base_environ(self.cfg), "SCRIPT_NAME": "", "wsgi.multithread": True}
+
+    def run(self) -> None:
+        gevent.spawn(self.close_idle)
+        super().run()
+
+    def timeout_ctx(self) -> Idle:
+        """What gunicorn waits for a request in."""
+        return Idle(self.cfg.keepalive, self.idle)
+
+    def close_idle(self) -> None:
+        """Once the worker is to stop, closes the connections that wait for a request, now and until it has stopped."""
+        while True:
+            if not self.alive:
+                for greenlet in list(self.idle):
+                    gevent.kill(greenlet, StopIteration)
+            gevent.sleep(0.1)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serves one connection."""
