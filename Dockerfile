@@ -11,7 +11,7 @@ COPY requirements*.txt ./
 # --ignore-installed: what the base image brought is left alone, whoever installed it.
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --ignore-installed -r "$REQUIREMENTS"
 
-COPY objgw.py objgwserver.py gunicorn.conf.py ./
+COPY objgw*.py gunicorn.conf.py ./
 RUN python -m compileall -q .
 
 EXPOSE 3000

@@ -8,7 +8,8 @@ request goes through it, bottom to top of what it needs:
   sorted tuple. An id's owner is `nodes[sha256(id) % len(nodes)]`. A node is a name: its address and keys may change,
   and a name once seen keeps its place, so that ids don't move when a container stops or is made anew.
 - **storage**: a pool of kept connections a node, a SigV4 signature with the day's key kept, and one HTTP exchange.
-- **gateway**: the WSGI callable. It decides on an `Answer` first and sends last; every refusal is an exception.
+- **gateway**: the WSGI callable. It decides on an `Answer` first and sends last; every refusal is an exception. Where
+  HTTP and S3 differ is in `objgwhttp`.
 
 What it promises: one request upstream for each request; bodies stream in constant memory; a connection to a node is
 used only after Docker, asked when it was open already, said that the node is still there, so that a container which
@@ -25,7 +26,6 @@ import errno
 import hashlib
 import hmac
 import io
-import json
 import logging
 import os
 import re
@@ -34,7 +34,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from http import HTTPStatus
 from pathlib import Path
@@ -42,6 +42,21 @@ from typing import IO, Any, NamedTuple
 
 import docker
 import docker.errors
+
+from objgwhttp import (
+    NOT_MODIFIED,
+    S3_MAXIMUM,
+    Answer,
+    Environ,
+    Refusal,
+    StartResponse,
+    answered,
+    precondition,
+    reading,
+    unavailable,
+    unchanged,
+    writing,
+)
 
 log = logging.getLogger("objgw")
 
@@ -55,7 +70,6 @@ ANSWER_HEAD_MAX = 64 * 1024  # bytes of a node's status line and headers
 ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
 ATTEMPTS = 3  # a kept connection that was closed, then an address or a key that changed, then the truth
 KEPT_SECONDS = 20.0  # that a connection may wait in a pool; MinIO closes it after 30 by default
-RETRY_AFTER = "2"  # seconds; within them a started node is found
 
 
 class SettingsError(ValueError):
@@ -375,6 +389,8 @@ def owner(nodes: tuple[Node, ...], object_id: str) -> Node:
 # Storage: one signed, streamed request to one MinIO
 # ---------------------------------------------------------------------------------------------------------------------
 
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+DIGITS = re.compile(r"[0-9]{1,18}")
 UNSIGNED = "UNSIGNED-PAYLOAD"
 ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
 
@@ -552,10 +568,16 @@ def parse_reply(head: str, body: bytes, method: str) -> Reply:
     if not lines[0].startswith("HTTP/1.1 "):
         raise ValueError(lines[0])
     status = int(lines[0][9:12])
-    headers = {}
+    if CONTROL.search(head):
+        raise ValueError("control characters")
+    headers: dict[str, str] = {}
     for line in lines[1:]:
-        name, _, value = line.partition(":")
-        headers[name.lower()] = value.strip()
+        name, colon, value = line.partition(":")
+        name = name.lower()
+        value = value.strip()
+        if not colon or (name == "content-length" and (name in headers or not DIGITS.fullmatch(value))):
+            raise ValueError(line)
+        headers[name] = value
     if method == "HEAD" or status in (204, 304) or status < 200:
         length = 0
     elif "transfer-encoding" in headers:  # MinIO gives every object and error a length
@@ -582,7 +604,8 @@ class Node:
         self._settings = settings
         self._authority = f"{record.host}:{record.port}"
         self._idle: list[Connection] = []  # the last one used is used next, so that others can grow old and go
-        self._waiting: set[Connection] = set()  # those in use on which no answer has begun
+        self._waiting: set[Connection] = set()  # those in use on which no answer has come
+        self.downloads: set[Connection] = set()  # those in use by the body of an answer
         self.broken_until = 0.0  # monotonic time before which nobody asks it; 0 when it isn't broken
         self._closed = False
         self._second = 0
@@ -654,11 +677,18 @@ class Node:
         if self._idle[0].since < connection.since - KEPT_SECONDS:
             self._idle.pop(0).close()
 
+    def leave(self, connection: Connection, reply: Reply) -> None:
+        """Gives up an answer; its connection is kept only if nothing more comes on it."""
+        if reply.left:
+            connection.close()
+        else:
+            self.release(connection)
+
     def close(self) -> None:
-        """Closes the kept connections and ends those that wait for an answer; the others close when they come back."""
+        """Closes the kept connections and ends those in use: from a container that was stopped nothing more comes."""
         self._closed = True
         self.forget()
-        for connection in self._waiting:
+        for connection in self._waiting | self.downloads:
             connection.end()
 
     def forget(self) -> None:
@@ -765,74 +795,10 @@ class Node:
 
 OBJECT_ID = re.compile(r"[A-Za-z0-9]{1,32}")
 METHODS = ("GET", "HEAD", "PUT", "DELETE")
-# RFC 9110, 14.1.2: one range of bytes. Any other Range is ignored, as 14.2 allows; S3 would answer 416 or 501.
-ONE_RANGE = re.compile(r"bytes=(?:(\d+)-(\d*)|-\d+)")
-# What a request hands on to the node, as WSGI names it, and what an answer hands back. Nothing else passes.
-CONDITIONS = {
-    "HTTP_IF_MATCH": "if-match",
-    "HTTP_IF_NONE_MATCH": "if-none-match",
-    "HTTP_IF_MODIFIED_SINCE": "if-modified-since",
-    "HTTP_IF_UNMODIFIED_SINCE": "if-unmodified-since",
-}
-REPRESENTATION = {
-    "HTTP_CONTENT_ENCODING": "content-encoding",
-    "HTTP_CONTENT_DISPOSITION": "content-disposition",
-    "HTTP_CONTENT_LANGUAGE": "content-language",
-    "HTTP_CACHE_CONTROL": "cache-control",
-    "HTTP_EXPIRES": "expires",
-    "HTTP_CONTENT_MD5": "content-md5",
-    "HTTP_IF_MATCH": "if-match",
-    "HTTP_IF_NONE_MATCH": "if-none-match",
-}
-AMZ = re.compile(r"HTTP_X_AMZ_(?:META_.+|CHECKSUM_(?:CRC32|CRC32C|CRC64NVME|SHA1|SHA256))")
-ANSWERED = {
-    "content-type": "Content-Type",
-    "content-length": "Content-Length",
-    "content-range": "Content-Range",
-    "etag": "ETag",
-    "last-modified": "Last-Modified",
-    "accept-ranges": "Accept-Ranges",
-    "content-encoding": "Content-Encoding",
-    "content-disposition": "Content-Disposition",
-    "content-language": "Content-Language",
-    "cache-control": "Cache-Control",
-    "expires": "Expires",
-}
+CONDITION_FAILED = "The object isn't what the request's conditions ask for."
 # S3 error codes: a key that the node doesn't know (any more), and an upload that isn't what its checksum says.
 KEY_REFUSED = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"})
 CHECKSUM_REFUSED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "InvalidArgument"})
-
-Headers = list[tuple[str, str]]
-StartResponse = Callable[[str, Headers], Any]
-Environ = dict[str, Any]
-
-
-class Answer(NamedTuple):
-    """What a client gets. It is decided as a whole before anything of it is sent."""
-
-    status: str
-    headers: Headers
-    body: Iterable[bytes] = ()
-
-
-class Refusal(Exception):
-    """A request that gets no object, and what the client is told: RFC 9457 problem details."""
-
-    def __init__(self, status: HTTPStatus, detail: str, *headers: tuple[str, str]) -> None:
-        super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, headers
-
-    def answer(self) -> Answer:
-        """The answer as `application/problem+json`."""
-        document = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": self.detail}
-        body = json.dumps(document).encode() + b"\n"
-        headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body))), *self.headers]
-        return Answer(f"{self.status.value} {self.status.phrase}", headers, [body])
-
-
-def unavailable(detail: str) -> Refusal:
-    """503: it may work later, and nothing was decided about the object."""
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, detail, ("Retry-After", RETRY_AFTER))
 
 
 class Gateway:
@@ -907,63 +873,52 @@ class Gateway:
     # -- one method each
 
     def _read(self, method: str, object_id: str, environ: Environ) -> Answer:
-        headers = {name: environ[key] for key, name in CONDITIONS.items() if key in environ}
-        if "HTTP_RANGE" in environ:
-            found = ONE_RANGE.fullmatch(environ["HTTP_RANGE"])
-            if found and not (found[2] and int(found[1]) > int(found[2])):
-                headers["range"] = found[0]
-        if_range = environ.get("HTTP_IF_RANGE")
-        if if_range and "range" in headers:
-            return self._read_if_range(method, object_id, headers, if_range)
+        headers, conditions = reading(method, environ)
         node, connection, reply = self._exchange(object_id, method, headers)
-        return self._object(node, connection, reply)
-
-    def _read_if_range(self, method: str, object_id: str, headers: dict[str, str], validator: str) -> Answer:
-        """RFC 9110, 13.1.5: the range if the object is still the same, else all of it. MinIO knows no If-Range."""
-        etag = validator.startswith('"')
-        condition = {"if-match": validator} if etag else {"if-unmodified-since": validator}
-        node, connection, reply = self._exchange(object_id, method, {**headers, **condition})
-        changed = reply.status == 412 or (not etag and reply.headers.get("last-modified") != validator)
-        if changed and not (headers.keys() & condition.keys()):
-            connection.close()  # the range of another version may still be under way on it
+        if "range" in headers and not unchanged(environ.get("HTTP_IF_RANGE"), reply.status, reply.headers):
+            node.leave(connection, reply)
             del headers["range"]
             node, connection, reply = self._exchange(object_id, method, headers)
-        return self._object(node, connection, reply)
-
-    def _object(self, node: Node, connection: Connection, reply: Reply) -> Answer:
-        """The answer to GET and HEAD."""
         if reply.status not in (200, 206):
             node.release(connection)
             if reply.status == 304:
-                return Answer("304 Not Modified", answered(reply))
+                return not_modified(reply)
             raise refusal(reply)
-        headers = answered(reply)
-        status = "200 OK" if reply.status == 200 else "206 Partial Content"
-        if not reply.left:
+        if conditions:
+            status = precondition(conditions, reply.headers)
+            if status is not HTTPStatus.OK:
+                node.leave(connection, reply)
+                if status is HTTPStatus.NOT_MODIFIED:
+                    return not_modified(reply)
+                raise Refusal(status, CONDITION_FAILED)
+        status = HTTPStatus(reply.status)
+        if reply.headers.get("content-range", "").endswith("/0"):  # MinIO, to a suffix of nothing: no such range
+            status = HTTPStatus.OK
+            del reply.headers["content-range"]
+        if reply.left:
+            body: Iterable[bytes] = download(node, connection, reply)
+        else:
             node.release(connection)
-            return Answer(status, headers, [reply.body])
-        return Answer(status, headers, download(node, connection, reply))
+            body = [reply.body]
+        return Answer(f"{status.value} {status.phrase}", answered(reply.headers), body)
 
     def _write(self, object_id: str, environ: Environ) -> Answer:
+        headers = writing(environ)
         self._owner(object_id)  # refuses before the body is read
-        maximum = self.settings.max_object_bytes
+        maximum = self.settings.max_object_bytes or S3_MAXIMUM
         if "HTTP_TRANSFER_ENCODING" in environ:
+            if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":  # RFC 9112, 6.1
+                raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding is chunked.")
             stream, length = spool(environ["wsgi.input"], maximum)
         else:
             stream, length = environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
-        if 0 < maximum < length:
+        if length > maximum:
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"An object may have at most {maximum} bytes.")
-        headers = {"content-type": environ.get("CONTENT_TYPE") or "application/octet-stream"}
-        for key, value in environ.items():
-            if key in REPRESENTATION:
-                headers[REPRESENTATION[key]] = value
-            elif key.startswith("HTTP_X_AMZ_") and AMZ.fullmatch(key):
-                headers[key[5:].replace("_", "-").lower()] = value
         node, connection, reply = self._exchange(object_id, "PUT", headers, Upload(stream, length))
         node.release(connection)
-        if reply.status != 200:
+        if reply.status != 200 or "etag" not in reply.headers:
             raise refusal(reply, writing=True)
-        return Answer("200 OK", [("ETag", reply.headers.get("etag", "")), ("Content-Length", "0")])
+        return Answer("200 OK", [("ETag", reply.headers["etag"]), ("Content-Length", "0")])
 
     def _delete(self, object_id: str) -> Answer:
         node, connection, reply = self._exchange(object_id, "DELETE", {})
@@ -1059,15 +1014,9 @@ def token_digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("latin-1", "replace")).digest()
 
 
-def answered(reply: Reply) -> Headers:
-    """The headers of a node's answer that are the client's business."""
-    headers = []
-    for name, value in reply.headers.items():
-        if name in ANSWERED:
-            headers.append((ANSWERED[name], value))
-        elif name.startswith("x-amz-meta-"):
-            headers.append((name, value))
-    return headers
+def not_modified(reply: Reply) -> Answer:
+    """304, with those headers of the object that it has."""
+    return Answer("304 Not Modified", [header for header in answered(reply.headers) if header[0] in NOT_MODIFIED])
 
 
 def refusal(reply: Reply, *, writing: bool = False) -> Refusal:
@@ -1080,7 +1029,7 @@ def refusal(reply: Reply, *, writing: bool = False) -> Refusal:
             return unavailable("The node of this id lost its bucket, which is made again; try again.")
         return Refusal(HTTPStatus.NOT_FOUND, "There is no object with this id.")
     if status == 412:
-        return Refusal(HTTPStatus.PRECONDITION_FAILED, "The object isn't what the request's conditions ask for.")
+        return Refusal(HTTPStatus.PRECONDITION_FAILED, CONDITION_FAILED)
     if status == 416:
         total = re.search(rb"<ActualObjectSize>(\d+)<", reply.body)
         content_range = reply.headers.get("content-range") or (f"bytes */{total[1].decode()}" if total else "bytes */*")
@@ -1088,6 +1037,8 @@ def refusal(reply: Reply, *, writing: bool = False) -> Refusal:
         return Refusal(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, detail, ("Content-Range", content_range))
     if status == 400 and writing and code in CHECKSUM_REFUSED:
         return Refusal(HTTPStatus.BAD_REQUEST, "The body isn't what its checksum says. Nothing was stored.")
+    if status == 400 and writing and code == "MetadataTooLarge":
+        return Refusal(HTTPStatus.BAD_REQUEST, "The x-amz-meta-* headers are too large. Nothing was stored.")
     if code in ("EntityTooLarge", "XMinioStorageFull"):
         detail = "The object is too large for the node." if code == "EntityTooLarge" else "The node's disk is full."
         status = 413 if code == "EntityTooLarge" else 507
@@ -1105,6 +1056,7 @@ def download(node: Node, connection: Connection, reply: Reply) -> Iterator[bytes
     has can't pass for the whole. A connection of which something is unread is never used again.
     """
     left = reply.left
+    node.downloads.add(connection)
     try:
         if reply.body:
             yield reply.body
@@ -1118,6 +1070,7 @@ def download(node: Node, connection: Connection, reply: Reply) -> Iterator[bytes
         log.warning("node %s: %d bytes before the end of an object: %s", node.name, left, error)
         raise ConnectionResetError(errno.ECONNRESET, "the node broke off") from None
     finally:
+        node.downloads.discard(connection)
         if left:
             connection.close()
 

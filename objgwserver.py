@@ -16,7 +16,6 @@ Nothing in here knows of objects; the application runs under any other WSGI serv
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from email.utils import formatdate
@@ -29,6 +28,8 @@ import gevent
 from gunicorn.http import errors, wsgi
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.ggevent import GeventWorker
+
+from objgwhttp import RETRY_AFTER, Refusal
 
 LINGER_SECONDS = 2.0  # that a client may take to read an answer to an upload it hasn't finished
 PACE = 64 * 1024  # bytes for which a client has its time-out
@@ -242,6 +243,7 @@ class Worker(GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serves one request. Raises StopIteration when the connection is to be closed."""
+        check(req)
         req.body = RequestBody(req, sock, self.client_timeout)
         response = Response(req, sock, self.cfg, self.client_timeout)
         if not self.alive:
@@ -305,17 +307,28 @@ class Worker(GeventWorker):
 
     def refuse(self, client: Any, status: HTTPStatus, detail: str) -> None:
         """Answers on a connection on which there is no request, and closes its sending side."""
-        document = {"type": "about:blank", "title": status.phrase, "status": status, "detail": detail}
-        body = json.dumps(document) + "\n"
-        retry = "Retry-After: 2\r\n" if status is HTTPStatus.SERVICE_UNAVAILABLE else ""
+        headers = [("Retry-After", RETRY_AFTER)] if status is HTTPStatus.SERVICE_UNAVAILABLE else []
+        answer = Refusal(status, detail, *headers).answer()
+        lines = [
+            f"HTTP/1.1 {answer.status}",
+            "Connection: close",
+            *[f"{name}: {value}" for name, value in answer.headers],
+        ]
         try:
-            client.sendall(
-                f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\n{retry}"
-                f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-            )
+            client.sendall("\r\n".join([*lines, "", ""]).encode() + b"".join(answer.body))
             linger(client)
         except OSError as error:
             self.log.debug("Connection broken off: %s", error)
+
+
+def check(req: Any) -> None:
+    """What gunicorn's parser leaves open. Raises errors.InvalidHeader."""
+    names = [name for name, _ in req.headers]
+    if req.version >= (1, 1) and "HOST" not in names:  # RFC 9112, 3.2
+        raise errors.InvalidHeader("HOST", req=req)
+    options = ",".join(value for name, value in req.headers if name == "CONNECTION").lower().split(",")
+    if "close" in [option.strip() for option in options]:  # RFC 9112, 9.6: also among others
+        req.force_close()
 
 
 def linger(sock: Any) -> None:
