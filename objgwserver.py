@@ -178,23 +178,20 @@ _date: list[Any] = [0, ""]
 
 
 class Idle:
-    """The time in which a request must come; the block ends without an error when it doesn't.
+    """The time in which a request must come. The worker wakes whoever is in it for too long with StopIteration.
 
-    Whoever waits in it is in `idle`, and can be woken with StopIteration.
+    A timer for each request would do the same, at ten times the cost.
     """
 
-    def __init__(self, seconds: float, idle: set[Any]) -> None:
-        self.timeout = gevent.Timeout(seconds)
+    def __init__(self, seconds: float, idle: dict[Any, float]) -> None:
+        self.seconds = seconds
         self.idle = idle
 
     def __enter__(self) -> None:
-        self.idle.add(gevent.getcurrent())
-        self.timeout.start()
+        self.idle[gevent.getcurrent()] = time.monotonic() + self.seconds
 
-    def __exit__(self, _kind: object, error: object, _trace: object) -> bool:
-        self.idle.discard(gevent.getcurrent())
-        self.timeout.close()
-        return error is self.timeout
+    def __exit__(self, *_error: object) -> None:
+        del self.idle[gevent.getcurrent()]
 
 
 class Worker(GeventWorker):
@@ -205,7 +202,7 @@ class Worker(GeventWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.idle: set[Any] = set()  # greenlets whose connections wait for a request
+        self.idle: dict[Any, float] = {}  # greenlets whose connections wait for a request, and until when
         self.connections: Counter[str] = Counter()  # by the client's address
         self.base_environ = {**wsgi.base_environ(self.cfg), "SCRIPT_NAME": "", "wsgi.multithread": True}
 
@@ -218,12 +215,13 @@ class Worker(GeventWorker):
         return Idle(self.cfg.keepalive, self.idle)
 
     def close_idle(self) -> None:
-        """Once the worker is to stop, closes the connections that wait for a request, now and until it has stopped."""
+        """Closes connections whose request doesn't come in time; once the worker is to stop, all that wait for one."""
         while True:
-            if not self.alive:
-                for greenlet in list(self.idle):
+            now = time.monotonic()
+            for greenlet, deadline in list(self.idle.items()):
+                if deadline < now or not self.alive:
                     gevent.kill(greenlet, StopIteration)
-            gevent.sleep(0.1)
+            gevent.sleep(0.5 if self.alive else 0.1)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serves one connection."""
@@ -234,8 +232,7 @@ class Worker(GeventWorker):
                 self.refuse(client, HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections from this address.")
                 client.close()
                 return
-            client.settimeout(self.client_timeout)
-            super(GeventWorker, self).handle(listener, client, addr)  # its own would take the time-out away
+            super().handle(listener, client, addr)
         finally:
             self.connections[address] -= 1
             if not self.connections[address]:
@@ -243,6 +240,7 @@ class Worker(GeventWorker):
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serves one request. Raises StopIteration when the connection is to be closed."""
+        gevent.sleep(0)  # a connection that always has a next request would keep the others waiting
         check(req)
         req.body = RequestBody(req, sock, self.client_timeout)
         response = Response(req, sock, self.cfg, self.client_timeout)
@@ -267,6 +265,7 @@ class Worker(GeventWorker):
             raise StopIteration from None
         finally:
             req.body.done()
+            sock.settimeout(None)
         if response.should_close():
             if req.body.unread or req.body.failed:
                 linger(sock)
