@@ -452,17 +452,20 @@ class Upload:
 def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:
     """Reads a body of unknown length into a temporary file, because S3 wants the length before the body.
 
-    Gives the file (small ones stay in memory) and its length. Stops reading when there are more than `maximum` bytes
-    (0: no maximum), so that a longer length says so.
+    Gives the file (small ones stay in memory) and its length; reads no further than one block above `maximum` bytes.
+    Raises Refusal (507) where the disk is full.
     """
     file = tempfile.SpooledTemporaryFile(max_size=BLOCK)  # noqa: SIM115 - it lives as long as the request
     length = 0
-    while block := read_client(stream, BLOCK):
-        file.write(block)
-        length += len(block)
-        if 0 < maximum < length:
-            break
-    file.seek(0)
+    try:
+        while length <= maximum and (block := read_client(stream, BLOCK)):
+            length += len(block)
+            file.write(block)
+        file.seek(0)
+    except OSError as error:
+        log.warning("an upload without a length can't be spooled: %s", error)
+        detail = "The gateway has no room for an upload without Content-Length; send one."
+        raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, detail) from None
     return file, length
 
 
@@ -642,10 +645,13 @@ class Node:
         return Connection(sock)
 
     def admit(self) -> bool:
-        """Whether this request is the one that tries a node which was broken. Raises Refusal while it is known to be.
+        """Whether this request is the one that tries a node which was broken.
 
-        When the pause after a failure is over one request tries, and the others are refused until it knows.
+        When the pause after a failure is over one request tries, and the others are refused until it knows. Raises
+        Refusal for them, and where too many wait for the node already.
         """
+        if len(self._waiting) >= self._settings.node_requests:
+            raise unavailable("Too many requests wait for the node of this id.")
         if not self.broken_until:
             return False
         now = time.monotonic()
@@ -701,12 +707,15 @@ class Node:
     def exchange(self, connection: Connection, request: Request) -> Reply:
         """One request and its answer, whose body may still have to be received.
 
-        Raises UpstreamError, and BodyError when the client breaks off.
+        Before the first upload it makes the bucket; where that is refused, the answer is that. Raises UpstreamError,
+        and BodyError when the client breaks off.
         """
-        if len(self._waiting) >= self._settings.node_requests:
-            raise UpstreamError("too many requests wait for it")
         self._waiting.add(connection)
         try:
+            if request.upload is not None and not self.ready:
+                reply = self.make_bucket(connection)
+                if not self.ready:
+                    return reply
             return self._exchange(connection, request)
         finally:
             self._waiting.discard(connection)
@@ -743,7 +752,7 @@ class Node:
 
     def make_bucket(self, connection: Connection) -> Reply:
         """Makes the bucket unless it is there; `ready` says whether it is. Raises UpstreamError."""
-        reply = self.exchange(connection, Request("PUT", f"/{self._settings.bucket}", upload=Upload(io.BytesIO(), 0)))
+        reply = self._exchange(connection, Request("PUT", f"/{self._settings.bucket}", upload=Upload(io.BytesIO(), 0)))
         self.ready = reply.status == 200 or reply.code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
         return reply
 
@@ -883,7 +892,7 @@ class Gateway:
             node.release(connection)
             if reply.status == 304:
                 return not_modified(reply)
-            raise refusal(reply)
+            raise refusal(node, reply)
         if conditions:
             status = precondition(conditions, reply.headers)
             if status is not HTTPStatus.OK:
@@ -917,14 +926,14 @@ class Gateway:
         node, connection, reply = self._exchange(object_id, "PUT", headers, Upload(stream, length))
         node.release(connection)
         if reply.status != 200 or "etag" not in reply.headers:
-            raise refusal(reply, writing=True)
+            raise refusal(node, reply, writing=True)
         return Answer("200 OK", [("ETag", reply.headers["etag"]), ("Content-Length", "0")])
 
     def _delete(self, object_id: str) -> Answer:
         node, connection, reply = self._exchange(object_id, "DELETE", {})
         node.release(connection)
         if reply.status != 204 and reply.status != 404:
-            raise refusal(reply)
+            raise refusal(node, reply)
         return Answer("204 No Content", [])
 
     # -- the way to the node
@@ -956,8 +965,7 @@ class Gateway:
             if connection is None:
                 continue
             try:
-                bucket = None if upload is None or node.ready else node.make_bucket(connection)
-                reply = bucket if bucket and not node.ready else node.exchange(connection, request)
+                reply = node.exchange(connection, request)
             except UpstreamError as error:
                 connection.close()
                 if connection.reused and not connection.answered and not last:
@@ -1019,7 +1027,7 @@ def not_modified(reply: Reply) -> Answer:
     return Answer("304 Not Modified", [header for header in answered(reply.headers) if header[0] in NOT_MODIFIED])
 
 
-def refusal(reply: Reply, *, writing: bool = False) -> Refusal:
+def refusal(node: Node, reply: Reply, *, writing: bool = False) -> Refusal:
     """What a client is told about a node's answer that isn't an object."""
     status, code = reply.status, reply.code
     if status == 404 and code in ("NoSuchKey", "NoSuchBucket", ""):
@@ -1043,7 +1051,7 @@ def refusal(reply: Reply, *, writing: bool = False) -> Refusal:
         detail = "The object is too large for the node." if code == "EntityTooLarge" else "The node's disk is full."
         status = 413 if code == "EntityTooLarge" else 507
         return Refusal(HTTPStatus(status), detail)
-    log.warning("unexpected answer of a node: %d %s", status, code)
+    log.warning("node %s: unexpected answer: %d %s", node.name, status, code)
     if status in (429, 503):
         return unavailable("The node of this id is busy or starting.")
     return Refusal(HTTPStatus.BAD_GATEWAY, "The node of this id gave an unexpected answer; the gateway's log has it.")
