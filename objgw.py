@@ -27,6 +27,7 @@ import hashlib
 import hmac
 import io
 import logging
+import math
 import os
 import re
 import socket
@@ -34,7 +35,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from http import HTTPStatus
 from pathlib import Path
@@ -68,6 +69,8 @@ BLOCK = 256 * 1024  # bytes that a relayed body is read and sent in
 REPLAYABLE = 64 * 1024  # bytes of an upload that are kept until its answer, so that they can be sent again
 ANSWER_HEAD_MAX = 64 * 1024  # bytes of a node's status line and headers
 ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
+RECENT_SECONDS = 0.25  # for which a node that wasn't running is taken not to be
+PROOF_SECONDS = 0.2  # that a new connection waits for an answer on another one before Docker is asked
 ATTEMPTS = 3  # a kept connection that was closed, then an address or a key that changed, then the truth
 KEPT_SECONDS = 20.0  # that a connection may wait in a pool; MinIO closes it after 30 by default
 
@@ -292,6 +295,7 @@ class Discovery:
         self._changed = threading.Condition()
         self._wanted = False
         self._begun = self._done = 0  # readings of Docker
+        self._read = -math.inf  # monotonic time at which the last good one ended
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -306,18 +310,40 @@ class Discovery:
 
         False as soon as one fails, and while Docker is known not to answer. Any number of callers share a reading.
         """
+        ticket = self._ask()
         with self._changed:
-            if not self.healthy:
-                return False
-            ticket = self._begun + 1
-            self._wanted = True
-            self._changed.notify_all()
             self._changed.wait_for(lambda: self._done >= ticket or not self.healthy)
             return self.healthy
+
+    def recent(self) -> tuple[Node, ...]:
+        """The nodes by a reading of the last `RECENT_SECONDS`, if Docker can be read."""
+        if time.monotonic() - self._read > RECENT_SECONDS:
+            self.renew()
+        return self.nodes
 
     def current(self, node: Node) -> bool:
         """Whether Docker, read now, still has this node at its address with its keys (or can't be read)."""
         return not self.renew() or node in self.nodes
+
+    def confirm(self, node: Node) -> bool:
+        """Whether a connection to the node that is open already leads to it, and not to another with its old address.
+
+        Docker, read from now on, says so. An answer to a request that another connection sends from now on says the
+        same; under load it comes sooner.
+        """
+        opened = time.monotonic()
+        if node.busy and node.wait_for(lambda: node.proved > opened or node.closed, PROOF_SECONDS):
+            return not node.closed
+        ticket = self._ask()
+        node.wait_for(lambda: node.proved > opened or node.closed or self._done >= ticket or not self.healthy)
+        return not node.closed
+
+    def _ask(self) -> int:
+        """Wakes the thread, and gives the number of the first reading that begins from now on."""
+        with self._changed:
+            self._wanted = self._wanted or self.healthy
+            self._changed.notify_all()
+            return self._begun + 1
 
     def _watch(self) -> None:
         while True:
@@ -332,6 +358,7 @@ class Discovery:
             with self._changed:
                 if failure is None:
                     self._publish(records)
+                    self._read = time.monotonic()
                 if failure and self.healthy:
                     log.warning("Docker can't be read, the last list stays: %s", failure)
                 elif not failure and not self.healthy:
@@ -339,9 +366,11 @@ class Discovery:
                 self.healthy = failure is None
                 self._done = self._begun
                 self._changed.notify_all()
+            for node in self.nodes:
+                node.wake()
             time.sleep(0.02)  # callers that come in a burst share the next reading
             with self._changed:
-                settled = self.healthy and self.nodes and all(node.ready or not node.host for node in self.nodes)
+                settled = self.healthy and self.nodes and all(node.ready for node in self.nodes)
                 pause = self.settings.discovery_seconds
                 self._changed.wait_for(lambda: self._wanted, pause if settled else min(pause, 1.0))
 
@@ -368,7 +397,7 @@ class Discovery:
         """Makes the bucket of a node that was just found, before the first PUT needs it."""
         try:
             connection = node.connect()
-            if self.current(node):
+            if self.confirm(node):
                 node.make_bucket(connection)
                 node.release(connection)
             else:
@@ -609,8 +638,11 @@ class Node:
         self._idle: list[Connection] = []  # the last one used is used next, so that others can grow old and go
         self._waiting: set[Connection] = set()  # those in use on which no answer has come
         self.downloads: set[Connection] = set()  # those in use by the body of an answer
+        self.proved = 0.0  # monotonic time of sending the last request that was answered
+        self._news = threading.Condition()  # of that, and of Docker
+        self._waiters = 0
         self.broken_until = 0.0  # monotonic time before which nobody asks it; 0 when it isn't broken
-        self._closed = False
+        self.closed = False  # Docker says something else of its name by now
         self._second = 0
         self._stamp = self._scope = self._credential = ""
         self._signing_key = b""
@@ -639,8 +671,14 @@ class Node:
 
     def connect(self) -> Connection:
         """A new connection. Raises OSError."""
-        sock = socket.create_connection((self.host, self.record.port), self._settings.connect_timeout)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock = socket.socket(socket.AF_INET)  # create_connection() would ask a resolver, in a thread, for an address
+        try:
+            sock.settimeout(self._settings.connect_timeout)
+            sock.connect((self.host, self.record.port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except BaseException:
+            sock.close()
+            raise
         sock.settimeout(self._settings.node_timeout)
         return Connection(sock)
 
@@ -667,15 +705,37 @@ class Node:
         self.broken_until = time.monotonic() + self._settings.breaker_seconds
         self.forget()
 
-    def answered(self) -> None:
-        """Notes that the node answered."""
+    def answered(self, sent: float) -> None:
+        """Notes that the node answered a request which was sent then."""
+        self.proved = sent
+        self.wake()
         if self.broken_until:
             log.info("node %s answers again", self.name)
             self.broken_until = 0.0
 
+    @property
+    def busy(self) -> bool:
+        """Whether requests wait for its answer."""
+        return bool(self._waiting)
+
+    def wait_for(self, predicate: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Waits until the predicate holds, which is tried after each answer of the node and each reading of Docker."""
+        self._waiters += 1
+        try:
+            with self._news:
+                return self._news.wait_for(predicate, seconds)
+        finally:
+            self._waiters -= 1
+
+    def wake(self) -> None:
+        """Has those in `wait_for` look again."""
+        if self._waiters:
+            with self._news:
+                self._news.notify_all()
+
     def release(self, connection: Connection) -> None:
         """Gives a connection back whose answer was read to its end."""
-        if not connection.usable or self._closed:
+        if not connection.usable or self.closed:
             connection.close()
             return
         connection.since = time.monotonic()
@@ -692,10 +752,11 @@ class Node:
 
     def close(self) -> None:
         """Closes the kept connections and ends those in use: from a container that was stopped nothing more comes."""
-        self._closed = True
+        self.closed = True
         self.forget()
         for connection in self._waiting | self.downloads:
             connection.end()
+        self.wake()
 
     def forget(self) -> None:
         """Closes the kept connections: one of them was found dead, so the others most likely are."""
@@ -939,10 +1000,13 @@ class Gateway:
     # -- the way to the node
 
     def _owner(self, object_id: str) -> Node:
+        """The node of an id. Raises Refusal where there is none, or it isn't running, by a recent reading of Docker."""
         nodes = self.discovery.nodes
-        if not nodes and not (self.discovery.renew() and self.discovery.nodes):
+        if not (nodes and owner(nodes, object_id).host):
+            nodes = self.discovery.recent()
+        if not nodes:
             raise unavailable("No node is known yet.")
-        node = owner(nodes or self.discovery.nodes, object_id)
+        node = owner(nodes, object_id)
         if not node.host:
             raise unavailable("The node of this id is not running.")
         return node
@@ -964,6 +1028,7 @@ class Gateway:
             connection = node.kept() or self._connect(node)
             if connection is None:
                 continue
+            sent = time.monotonic()
             try:
                 reply = node.exchange(connection, request)
             except UpstreamError as error:
@@ -981,7 +1046,7 @@ class Gateway:
                 if trying:
                     node.broken_until = time.monotonic()  # the next one tries
                 raise
-            node.answered()
+            node.answered(sent)
             if last or not self._mended(node, connection, reply, upload):
                 return node, connection, reply
         raise unavailable("The node of this id can't be reached.")
@@ -989,7 +1054,8 @@ class Gateway:
     def _connect(self, node: Node) -> Connection | None:
         """A new connection to the node, or None where Docker, asked while it is open, says that the node has changed.
 
-        Only this order proves that it leads to the node and not to a container which got its address since.
+        Only this order proves that it leads to the node and not to a container which got its address since. An answer
+        of the node to a request that was sent while it was open proves the same.
         """
         try:
             connection = node.connect()
@@ -998,7 +1064,7 @@ class Gateway:
                 return None
             node.broke(error)
             raise unavailable("The node of this id can't be reached.") from None
-        if self.discovery.current(node):
+        if self.discovery.confirm(node):
             return connection
         connection.close()
         return None
