@@ -16,6 +16,7 @@ Nothing in here knows of objects; the application runs under any other WSGI serv
 
 from __future__ import annotations
 
+import ssl
 import time
 from collections import Counter
 from email.utils import formatdate
@@ -207,6 +208,7 @@ class Worker(GeventWorker):
         self.base_environ = {**wsgi.base_environ(self.cfg), "SCRIPT_NAME": "", "wsgi.multithread": True}
 
     def run(self) -> None:
+        gevent.get_hub().NOT_ERROR += (ssl.SSLError,)  # a client that doesn't speak TLS isn't worth a stack trace
         gevent.spawn(self.close_idle)
         super().run()
 
