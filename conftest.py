@@ -125,6 +125,9 @@ class Audit(http.server.ThreadingHTTPServer):
         super().__init__(("0.0.0.0", 0), AuditHandler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A node that was killed says nothing more: no error."""
+
     def of(self, name: str) -> list[dict[str, Any]]:
         return [record for node, record in list(self.records) if node == name]
 
@@ -402,12 +405,51 @@ class RawConnection(http.client.HTTPConnection):
         return request.encode("latin-1")
 
 
+@dataclass(frozen=True)
+class Process:
+    """A process of the gateway, told by /proc: the fields of its status, its open files, its clients' ports."""
+
+    status: dict[str, str]
+    descriptors: int
+    clients: list[int]
+
+    @property
+    def memory(self) -> int:
+        """Bytes in memory (VmRSS)."""
+        return int(self.status["VmRSS"].split()[0]) * 1024
+
+
+# What `Gateway.processes` runs. Neither it nor a health check is a child of process 1.
+PROCESSES = r"""
+import contextlib, json, os, pathlib
+def links(folder):
+    for each in (folder / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            yield os.readlink(each)
+rows = [line.split() for line in open("/proc/net/tcp").readlines()[1:]]
+ports = {f"socket:[{row[9]}]": int(row[2][-4:], 16) for row in rows if row[1].endswith(":0BB8") and row[3] == "01"}
+found = {}
+for folder in sorted(pathlib.Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
+    try:
+        status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line)
+        files = list(links(folder))
+    except OSError:
+        continue
+    if folder.name == "1" or status["PPid"] == "1":
+        found[folder.name] = {
+            "status": status, "descriptors": len(files), "clients": [ports[file] for file in files if file in ports]
+        }
+print(json.dumps(found))
+"""
+
+
 @dataclass(eq=False)
 class Gateway:
     stack: Stack
     container: Container
     network: Network
     address: str = ""
+    host: Container | None = None  # that has its network
 
     def start(self) -> None:
         self.container.start()
@@ -419,8 +461,9 @@ class Gateway:
         self.wait_up()
 
     def _find(self) -> None:
-        self.container.reload()
-        self.address = self.container.attrs["NetworkSettings"]["Networks"][self.network.name]["IPAddress"]
+        container = self.host or self.container
+        container.reload()
+        self.address = container.attrs["NetworkSettings"]["Networks"][self.network.name]["IPAddress"]
 
     def wait_up(self) -> None:
         """Until it answers anything."""
@@ -464,6 +507,32 @@ class Gateway:
         done: Any = self.container.exec_run(list(command), user="root")
         assert done.exit_code == 0, done.output
         return str(done.output.decode())
+
+    def processes(self) -> dict[int, Process]:
+        """gunicorn's processes by their ids, the arbiter (1) before the workers."""
+        # From a container beside it: within its own, what has changed its user can't be looked into.
+        output: bytes = self.stack.lab.docker.containers.run(
+            "python:3.13-slim",
+            ["python", "-c", PROCESSES],
+            labels=self.stack.labels,
+            pid_mode=f"container:{self.container.id}",
+            network_mode=f"container:{(self.host or self.container).id}",
+            cap_add=["SYS_PTRACE"],
+            remove=True,
+        )
+        return {int(id): Process(**found) for id, found in json.loads(output).items()}
+
+    def workers(self) -> dict[int, Process]:
+        return {id: process for id, process in self.processes().items() if id != 1}
+
+    def load(self, script: str, *arguments: object) -> dict[str, Any]:
+        """What a script of bench/ prints, run on the gateway's host, so that its requests go over loopback."""
+        assert self.host
+        command = ["python", f"bench/{script}", "load", *map(str, arguments)]
+        done: Any = self.host.exec_run(command, demux=True)
+        assert done.exit_code == 0, (done.output[1] or b"").decode()
+        report: dict[str, Any] = json.loads(done.output[0])
+        return report
 
     def delete(self, id: str, **options: Any) -> Answer:
         return self.request("DELETE", f"/object/{id}", **options)
@@ -564,11 +633,15 @@ class Stack:
         socket_at: str = DOCKER_SOCKET,
         networks: Sequence[Network] = (),
         start: bool = True,
+        beside: Container | None = None,
+        volumes: dict[str, dict[str, str]] | None = None,
+        **options: Any,
     ) -> Gateway:
-        """A gateway on the stack's network (or on others), started and answering.
+        """A gateway on the stack's network (or on others, or in the network of another container), started and
+        answering.
 
         It has one worker, where `env` says nothing else: what one worker knows, another may learn a moment later.
-        It finds Docker through `relay`, else through the socket, mounted at `socket_at`.
+        It finds Docker through `relay`, else through the socket, mounted at `socket_at` where `volumes` isn't given.
         """
         environment = {"OBJGW_NODE_NAME": self.marker, "WEB_CONCURRENCY": "1", **(env or {})}
         if relay:
@@ -579,17 +652,47 @@ class Stack:
             name=f"{self.name}-gateway-{next(self._numbers)}",
             labels=self.labels,
             environment=environment,
-            volumes={} if relay else {DOCKER_SOCKET: {"bind": socket_at, "mode": "rw"}},
-            network=first.name,
+            volumes={} if relay else {DOCKER_SOCKET: {"bind": socket_at, "mode": "rw"}} if volumes is None else volumes,
+            **({"network_mode": f"container:{beside.id}"} if beside else {"network": first.name}),
+            **options,
         )
         for network in others:
             network.connect(container)
-        gateway = Gateway(self, container, first)
+        gateway = Gateway(self, container, first, host=beside)
         self.gateways.append(gateway)
         if start:
             gateway.start()
             gateway.wait_up()
         return gateway
+
+    def add_host(self) -> Container:
+        """A container on the stack's network with the tests' image and checkout, which does nothing.
+
+        A gateway beside it has its network, also after a restart: so what runs in it reaches the gateway on loopback.
+        """
+        return self.lab.docker.containers.run(
+            self.lab.docker.containers.get(self.lab.container).attrs["Image"],
+            ["sleep", "infinity"],
+            name=f"{self.name}-host-{next(self._numbers)}",
+            labels=self.labels,
+            network=self.network.name,
+            volumes_from=[self.lab.container],
+            working_dir=str(CHECKOUT),
+            healthcheck={"test": ["NONE"]},
+            init=True,
+            detach=True,
+        )
+
+    def add_fake(self, suffix: str, script: str) -> Container:
+        """A container that is taken for a node and isn't MinIO: it runs a Python script."""
+        return self.lab.docker.containers.run(
+            "python:3.13-slim",
+            ["python", "-u", "-c", script],
+            name=f"{self.marker}-{suffix}",
+            labels=self.labels,
+            network=self.network.name,
+            detach=True,
+        )
 
     def add_relay(self) -> DockerRelay:
         self._relays.append(DockerRelay())

@@ -65,7 +65,8 @@ log = logging.getLogger("objgw")
 # Settings
 # ---------------------------------------------------------------------------------------------------------------------
 
-BLOCK = 256 * 1024  # bytes that a relayed body is read and sent in
+BLOCK = 256 * 1024  # bytes that an upload is read and sent in
+DOWNLOAD_BLOCK = 64 * 1024  # bytes, the same of a download: what a client that never reads holds
 REPLAYABLE = 64 * 1024  # bytes of an upload that are kept until its answer, so that they can be sent again
 ANSWER_HEAD_MAX = 64 * 1024  # bytes of a node's status line and headers
 ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
@@ -641,6 +642,7 @@ class Node:
         self.proved = 0.0  # monotonic time of sending the last request that was answered
         self._news = threading.Condition()  # of that, and of Docker
         self._waiters = 0
+        self.connecting = 0  # requests that have no connection yet
         self.broken_until = 0.0  # monotonic time before which nobody asks it; 0 when it isn't broken
         self.closed = False  # Docker says something else of its name by now
         self._second = 0
@@ -688,7 +690,7 @@ class Node:
         When the pause after a failure is over one request tries, and the others are refused until it knows. Raises
         Refusal for them, and where too many wait for the node already.
         """
-        if len(self._waiting) >= self._settings.node_requests:
+        if len(self._waiting) + self.connecting >= self._settings.node_requests:
             raise unavailable("Too many requests wait for the node of this id.")
         if not self.broken_until:
             return False
@@ -709,6 +711,10 @@ class Node:
         """Notes that the node answered a request which was sent then."""
         self.proved = sent
         self.wake()
+        self.mended()
+
+    def mended(self) -> None:
+        """Lets all requests to the node again, if it was broken."""
         if self.broken_until:
             log.info("node %s answers again", self.name)
             self.broken_until = 0.0
@@ -792,6 +798,7 @@ class Node:
             if reply.status != 100:
                 connection.usable = False  # the node may or may not wait for the body
                 return reply
+            self.mended()  # the others need not wait for a client's body
             head = b""
         try:
             connection.send(head + upload.head)
@@ -1025,7 +1032,13 @@ class Gateway:
             last = attempt == ATTEMPTS - 1
             node = self._owner(object_id)
             trying = trying or node.admit()
-            connection = node.kept() or self._connect(node)
+            connection = node.kept()
+            if connection is None:
+                node.connecting += 1
+                try:
+                    connection = self._connect(node)
+                finally:
+                    node.connecting -= 1
             if connection is None:
                 continue
             sent = time.monotonic()
@@ -1033,12 +1046,13 @@ class Gateway:
                 reply = node.exchange(connection, request)
             except UpstreamError as error:
                 connection.close()
-                if connection.reused and not connection.answered and not last:
+                silent = isinstance(error.__cause__, TimeoutError)
+                if connection.reused and not connection.answered and not silent and not last:
                     node.forget()
                     self.discovery.renew()
                     continue
                 log.warning("%s %s: node %s: %s", method, object_id, node.name, error)
-                if trying or isinstance(error.__cause__, TimeoutError):
+                if trying or silent:
                     node.broke(error)
                 raise unavailable("The node of this id broke off; try again.") from None
             except BaseException:  # the client broke off
@@ -1134,8 +1148,9 @@ def download(node: Node, connection: Connection, reply: Reply) -> Iterator[bytes
     try:
         if reply.body:
             yield reply.body
+        reply.body = b""
         while left:
-            block = connection.receive(min(left, BLOCK))
+            block = connection.receive(min(left, DOWNLOAD_BLOCK))
             left -= len(block)
             if not left:
                 node.release(connection)
