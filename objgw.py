@@ -466,7 +466,7 @@ class Upload:
 
     def rest(self) -> Iterator[bytes]:
         """The blocks after `head`. Raises BodyError when the client breaks off."""
-        self.spent = self.spent or not self.whole
+        self.spent = not self.whole
         return self._read(self.length - len(self.head))
 
     def _read(self, size: int) -> Iterator[bytes]:

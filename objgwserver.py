@@ -30,7 +30,7 @@ from gunicorn.http import errors, wsgi
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.ggevent import GeventWorker
 
-from objgwhttp import RETRY_AFTER, Refusal
+from objgwhttp import Refusal, unavailable
 
 LINGER_SECONDS = 2.0  # that a client may take to read an answer to an upload it hasn't finished
 PACE = 64 * 1024  # bytes for which a client has its time-out
@@ -181,7 +181,7 @@ _date: list[Any] = [0, ""]
 class Idle:
     """The time in which a request must come. The worker wakes whoever is in it for too long with StopIteration.
 
-    A timer for each request would do the same, at ten times the cost.
+    A timer for each request would do the same and cost more: bench/README.md.
     """
 
     def __init__(self, seconds: float, idle: dict[Any, float]) -> None:
@@ -231,7 +231,7 @@ class Worker(GeventWorker):
         self.connections[address] += 1
         try:
             if self.connections[address] > self.client_connections:
-                self.refuse(client, HTTPStatus.SERVICE_UNAVAILABLE, "Too many connections from this address.")
+                self.refuse(client, unavailable("Too many connections from this address."))
                 client.close()
                 return
             super().handle(listener, client, addr)
@@ -304,12 +304,11 @@ class Worker(GeventWorker):
         else:
             self.log.info("Invalid request from %s: %r", addr[0] if addr else "-", exc)
             detail = "The request isn't valid HTTP/1.1."
-        self.refuse(client, status, detail)
+        self.refuse(client, Refusal(status, detail))
 
-    def refuse(self, client: Any, status: HTTPStatus, detail: str) -> None:
+    def refuse(self, client: Any, refusal: Refusal) -> None:
         """Answers on a connection on which there is no request, and closes its sending side."""
-        headers = [("Retry-After", RETRY_AFTER)] if status is HTTPStatus.SERVICE_UNAVAILABLE else []
-        answer = Refusal(status, detail, *headers).answer()
+        answer = refusal.answer()
         lines = [
             f"HTTP/1.1 {answer.status}",
             "Connection: close",
