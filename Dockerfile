@@ -1,21 +1,23 @@
 # One stage, so that `build: .` is all that a compose file needs. The tests' image is the same one with
-# REQUIREMENTS=requirements-dev.txt, so that they run on the versions that the gateway runs on.
+# REQUIREMENTS=requirements-dev.txt, so that they run on the versions that the gateway runs on, and with a browser.
 FROM python:3.13-slim AS gateway
 
 # The container starts as root to find the Docker socket's group, and becomes this user before it serves.
 ENV OBJGW_USER=65534 PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 WORKDIR /srv/objgw
 
+ARG PACKAGES=""
+RUN [ -z "$PACKAGES" ] || (apt-get update && apt-get install -y --no-install-recommends $PACKAGES && rm -rf /var/lib/apt/lists/*)
+
 ARG REQUIREMENTS=requirements.txt
 COPY requirements*.txt ./
 # --ignore-installed: what the base image brought is left alone, whoever installed it.
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --ignore-installed -r "$REQUIREMENTS"
 
-COPY objgw*.py gunicorn.conf.py ./
+COPY objgw*.py objgwstatus.html gunicorn.conf.py ./
 RUN python -m compileall -q .
 
 EXPOSE 3000
-# Any answer below 500 says that a worker takes requests and decides on them.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
-    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 3000, timeout=4); c.request('GET', '/'); raise SystemExit(c.getresponse().status >= 500)"]
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 3000, timeout=4); c.request('GET', '/health/live'); raise SystemExit(c.getresponse().status != 200)"]
 CMD ["gunicorn", "-b", "0.0.0.0:3000", "objgw:app"]

@@ -4,9 +4,12 @@ Strategy. pytest runs in a container that has the Docker socket. It builds the g
 networks, attaches itself to them, and reaches everything by container address: no port is published, so nothing can
 collide with a running stack. A `Stack` is a network with `Node`s (MinIO) and `Gateway`s on it.
 
-What a run leaves behind is nothing. Each container, network and volume has labels that say which run made it and in
-which container that run lives. `sweep` removes by label: a stack's things when its fixture ends, a run's things when
-the session ends (failed, Ctrl-C and SIGTERM included), and at the start of a session the things of runs whose own
+A run is several processes beside each other (pytest-xdist): much of a test's time is waiting. Each has stacks of its
+own; the image is one.
+
+What a run leaves behind is nothing. Each container, network and volume has labels that say which stack it belongs to
+and in which container its run lives. `sweep` removes by label: a stack's things when its fixture ends, a run's things
+when all its processes have ended (failed, Ctrl-C and SIGTERM included), and at the start the things of runs whose own
 container is gone. So two runs beside each other never touch each other's.
 
 Every node reports each S3 request it gets to `Audit`, a webhook in this process; so a test knows what reached which
@@ -18,6 +21,7 @@ of every test, wherever they come from: no refusal shows a node's keys or addres
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import http.server
@@ -51,7 +55,8 @@ from docker.types import IPAMConfig, IPAMPool
 MINIO = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
 DOCKER_SOCKET = "/var/run/docker.sock"
 BUCKET = "objgw"
-RUN, OWNER, STACK = "objgw.test", "objgw.test.owner", "objgw.test.stack"  # the labels
+LAYOUT_BUCKET = f"{BUCKET}-layout"  # where each node has its copy of the layout's record
+OWNER, STACK = "objgw.test.owner", "objgw.test.stack"  # the labels
 CHECKOUT = Path(__file__).parent
 
 
@@ -61,13 +66,14 @@ CHECKOUT = Path(__file__).parent
 def eventually(condition: Callable[..., Any], *args: Any, within: float = 10) -> Any:
     """The first true value of `condition(*args)`, asked again and again; AssertionError after `within` seconds without.
 
-    An AssertionError or OSError in it counts as "not yet", and is what is raised when the time is over.
+    An AssertionError, OSError or ValueError (an answer that isn't whole) in it counts as "not yet", and is what is
+    raised when the time is over.
     """
     deadline = time.monotonic() + within
     while True:
         try:
             value, why = condition(*args), None
-        except (AssertionError, OSError, http.client.HTTPException) as error:
+        except (AssertionError, OSError, ValueError, http.client.HTTPException) as error:
             value, why = None, error
         if value:
             return value
@@ -121,15 +127,26 @@ class Audit(http.server.ThreadingHTTPServer):
     request_queue_size = 64
 
     def __init__(self) -> None:
-        self.records: list[tuple[str, dict[str, Any]]] = []
+        self._records: dict[str, list[dict[str, Any]]] = {}
         super().__init__(("0.0.0.0", 0), AuditHandler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A node that was killed says nothing more: no error."""
 
+    def add(self, name: str, record: dict[str, Any]) -> None:
+        if record["api"].get("bucket") != LAYOUT_BUCKET:  # which gateways look at every second
+            self._records.setdefault(name, []).append(record)
+
     def of(self, name: str) -> list[dict[str, Any]]:
-        return [record for node, record in list(self.records) if node == name]
+        """What this node has reported, but for the layout's record."""
+        return list(self._records.get(name, []))
+
+    def forget(self, prefix: str) -> None:
+        """Drop what nodes whose names begin so have reported."""
+        for name in list(self._records):
+            if name.startswith(prefix):
+                del self._records[name]
 
 
 class AuditHandler(http.server.BaseHTTPRequestHandler):
@@ -139,7 +156,7 @@ class AuditHandler(http.server.BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         for line in self.rfile.read(int(self.headers["Content-Length"])).splitlines():
             if line.strip():
-                self.server.records.append((self.path[1:], json.loads(line)))
+                self.server.add(self.path[1:], json.loads(line))
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
@@ -208,6 +225,12 @@ class DockerRelay:
 # ---------------------------------------------------------------------------------------------------------------------
 # Lab: one run of the tests and its Docker engine
 # ---------------------------------------------------------------------------------------------------------------------
+def own_container() -> str:
+    """The id of the container that this process runs in; empty where there is none, or no Docker socket in it."""
+    own = re.search(r"/containers/([0-9a-f]{64})/", Path("/proc/self/mountinfo").read_text())
+    return own[1] if own and Path(DOCKER_SOCKET).exists() else ""
+
+
 def image_of(container: str) -> str:
     """The tag of the gateway's image of the tests that run in this container (its id)."""
     return f"objgw-test:{container[:12]}"
@@ -217,23 +240,25 @@ class Lab:
     """What all stacks share: the engine, the container that the tests run in, the gateway's image, the audit."""
 
     def __init__(self) -> None:
-        self.docker = docker.DockerClient(base_url=f"unix://{DOCKER_SOCKET}", timeout=120, max_pool_size=32)
-        own = re.search(r"/containers/([0-9a-f]{64})/", Path("/proc/self/mountinfo").read_text())
-        if not own:
+        self.container = own_container()
+        if not self.container:
             pytest.exit("the tests run in a container: docker-compose run --rm tests", returncode=4)
-        self.container: str = own[1]
-        self.run = secrets.token_hex(4)
-        self.labels = {RUN: self.run, OWNER: self.container}
+        self.docker = docker.DockerClient(base_url=f"unix://{DOCKER_SOCKET}", timeout=120, max_pool_size=32)
+        self.process = secrets.token_hex(4)
+        self.labels = {OWNER: self.container}
         self.image = image_of(self.container)
         self.audit = Audit()
         self._stacks = 0
 
     def build(self) -> None:
-        self.docker.images.build(path=str(CHECKOUT), target="gateway", tag=self.image, rm=True)
+        """The gateway's image. The first process of a run builds it; for the others all is in the engine's cache."""
+        with open("/tmp/objgw-test.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self.docker.images.build(path=str(CHECKOUT), target="gateway", tag=self.image, rm=True)
 
     def new_name(self) -> str:
         self._stacks += 1
-        return f"objgwt-{self.run}-{self._stacks}"
+        return f"objgwt-{self.process}-{self._stacks}"
 
     def sweep(self, label: str) -> None:
         """Remove all that has the label: stopped or running, whatever is attached to it."""
@@ -259,6 +284,11 @@ class Lab:
         for tag in {tag for tag in tags if tag.startswith("objgw-test:")} - {image_of(id) for id in alive}:
             self.untag(tag)
 
+    def clear(self) -> None:
+        """Remove all that this run has made, in whichever process."""
+        self.sweep(f"{OWNER}={self.container}")
+        self.untag(self.image)
+
     def untag(self, image: str) -> None:
         """Remove the tag; the layers are the next build's cache."""
         self._drop(self.docker.images.remove, image, noprune=True)
@@ -268,6 +298,26 @@ class Lab:
         """Call `remove`; what is gone already, or on its way (409, or 403 and 500 of a network), is fine."""
         with suppress(docker.errors.APIError):
             remove(*args, **options)
+
+
+def read_in(container: Container, *command: str, user: str = "") -> str:
+    """What a command prints in a container. It only reads, and succeeds.
+
+    It is run again where the end of its output is missing: an engine under load can lose that.
+    https://github.com/moby/moby/issues/27289
+    """
+
+    end = ":whole\n"
+
+    def whole() -> str:
+        marked = ["sh", "-c", '"$@" && echo :whole', "sh", *command]
+        done: Any = container.exec_run(marked, user=user, demux=True)
+        output, errors = ((stream or b"").decode() for stream in done.output)
+        assert done.exit_code == 0, f"{command}: {output}{errors}"
+        assert output.endswith(end)
+        return output
+
+    return str(eventually(whole)).removesuffix(end)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -340,6 +390,11 @@ class Node:
         """Remove the container; the volume with the objects stays."""
         self.container.remove(v=True, force=True)
 
+    def lose(self) -> None:
+        """Remove the container and the volume with all that it holds."""
+        self.remove()
+        self.stack.lab.docker.volumes.get(self.name).remove()
+
     def recreate(self, user: str | None = None, password: str | None = None, address: str | None = None) -> None:
         """A new container of the same name; keys and address are as before where not given."""
         self.remove()
@@ -352,17 +407,20 @@ class Node:
         client.set_app_info("objgw-tests", "1")
         return client
 
-    def ids(self) -> set[str]:
-        """The ids that this node holds."""
+    def ids(self, bucket: str = BUCKET) -> set[str]:
+        """The ids that this node holds (in an unsettled layout, the markers of deleted ones too)."""
         try:
-            return {str(entry.object_name) for entry in self.client().list_objects(BUCKET, recursive=True)}
+            return {str(entry.object_name) for entry in self.client().list_objects(bucket, recursive=True)}
         except minio.error.S3Error as error:
             if error.code != "NoSuchBucket":
                 raise
             return set()
 
     def calls(self) -> list[Call]:
-        """What this node was asked since it was first made, by anybody but `client()`, refused requests included."""
+        """What this node was asked since it was first made, by anybody but `client()`, refused requests included.
+
+        The layout's record, which gateways look at every second, is left out.
+        """
         mark = f"mark-{secrets.token_hex(8)}"  # records come in order: after this one, all before it are here
         self.client().bucket_exists(mark)
         audit = self.stack.lab.audit
@@ -392,6 +450,22 @@ class Answer:
         assert document["status"] == self.status
         assert document["title"]
         assert document["detail"]
+        return document
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command has printed, and its exit code."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The output as JSON."""
+        assert self.code in (0, 1), self
+        document: dict[str, Any] = json.loads(self.output)
         return document
 
 
@@ -443,6 +517,32 @@ print(json.dumps(found))
 """
 
 
+@dataclass(frozen=True)
+class Session:
+    """A client's connection to a gateway."""
+
+    gateway: Gateway
+    connection: RawConnection
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request; the path goes out as it is, an iterable body goes out chunked."""
+        try:
+            self.connection.request(method, path, body, headers or {})
+            response = self.connection.getresponse()
+            answer = Answer(response.status, response.msg, response.read())
+        except BaseException:
+            self.connection.close()  # the next request makes a new one
+            raise
+        self.gateway.assert_discreet(answer)
+        return answer
+
+
 @dataclass(eq=False)
 class Gateway:
     stack: Stack
@@ -470,8 +570,8 @@ class Gateway:
         eventually(lambda: self.get("up").status, within=30)
 
     def wait_ready(self, ids: Iterable[str] | None = None) -> None:
-        """Until it answers for these ids (else for one of each node)."""
-        wanted = list(ids or map(self.stack.id_of, self.stack.nodes))
+        """Until it answers for these ids (else for one of each node), whichever worker is asked."""
+        wanted = list(ids or map(self.stack.id_of, self.stack.nodes)) * 8
         eventually(lambda: all(self.get(id).status != 503 for id in wanted), within=30)
 
     def request(
@@ -483,15 +583,17 @@ class Gateway:
         timeout: float = 40,
     ) -> Answer:
         """One request on a connection of its own; the path goes out as it is, an iterable body goes out chunked."""
+        with self.session(timeout) as session:
+            return session.request(method, path, body, headers)
+
+    @contextmanager
+    def session(self, timeout: float = 40) -> Iterator[Session]:
+        """A connection that is kept from request to request."""
         connection = RawConnection(self.address, 3000, timeout=timeout)
         try:
-            connection.request(method, path, body, headers or {})
-            response = connection.getresponse()
-            answer = Answer(response.status, response.msg, response.read())
+            yield Session(self, connection)
         finally:
             connection.close()
-        self._assert_discreet(answer)
-        return answer
 
     def get(self, id: str, **options: Any) -> Answer:
         return self.request("GET", f"/object/{id}", **options)
@@ -502,11 +604,14 @@ class Gateway:
     def put(self, id: str, body: bytes | Iterable[bytes] = b"", **options: Any) -> Answer:
         return self.request("PUT", f"/object/{id}", body, **options)
 
-    def run(self, *command: str) -> str:
-        """The output of a command run in the gateway's container."""
+    def run(self, *command: str) -> None:
+        """Runs a command in the gateway's container."""
         done: Any = self.container.exec_run(list(command), user="root")
         assert done.exit_code == 0, done.output
-        return str(done.output.decode())
+
+    def read(self, *command: str) -> str:
+        """The output of a command in the gateway's container that only reads."""
+        return read_in(self.container, *command, user="root")
 
     def processes(self) -> dict[int, Process]:
         """gunicorn's processes by their ids, the arbiter (1) before the workers."""
@@ -541,9 +646,45 @@ class Gateway:
         log: Any = self.container.logs()
         return bytes(log).decode(errors="replace")
 
-    def _assert_discreet(self, answer: Answer) -> None:
+    def ctl(self, *arguments: str) -> Done:
+        """objgwctl.py, run in the gateway's container."""
+        ran: Any = self.container.exec_run(["python", "objgwctl.py", *arguments], user="root", demux=True)
+        done = Done(ran.exit_code, *((stream or b"").decode() for stream in ran.output))
+        shown = [node.name for node in self.stack.nodes if node.password in done.output + done.errors]
+        assert not shown, f"secret keys of {shown} in what objgwctl prints"
+        assert "Traceback" not in done.errors, done.errors
+        return done
+
+    def ask_ctl(self, *arguments: str) -> Done:
+        """A report of objgwctl.py, which only reads; asked for again where it was lost, see `read_in`."""
+
+        def whole() -> Done:
+            done = self.ctl(*arguments, "--json")
+            assert done.report
+            return done
+
+        done: Done = eventually(whole)
+        return done
+
+    def layout(self) -> dict[str, Any]:
+        """What `objgwctl.py nodes --json` says."""
+        return self.ask_ctl("nodes").report
+
+    def wait_layout(self, names: Iterable[str], settled: bool | None = None, within: float = 20) -> None:
+        """Until the layout has these names, and is settled or isn't."""
+        wanted = sorted(names)
+
+        def there() -> bool:
+            layout = self.layout()
+            assert layout["names"] == wanted, layout
+            assert settled in (None, layout["settled"]), layout
+            return True
+
+        eventually(there, within=within)
+
+    def assert_discreet(self, answer: Answer) -> None:
         text = str(answer.headers) + (answer.body.decode(errors="replace") if answer.status >= 400 else "")
-        shown = [secret for secret in self.stack.secrets if re.search(rf"\b{re.escape(secret)}\b", text)]
+        shown = [secret for secret in tuple(self.stack.secrets) if re.search(rf"\b{re.escape(secret)}\b", text)]
         assert not shown, f"{shown} in an answer: {text}"
         assert "Traceback" not in text
 
@@ -744,12 +885,14 @@ class Stack:
         try:
             for gateway in self.gateways:
                 with suppress(docker.errors.APIError):
-                    print(f"---- {gateway.container.name}\n{gateway.logs()[-6000:]}")
+                    lines = [line for line in gateway.logs().splitlines() if " objgw.access " not in line]
+                    print(f"---- {gateway.container.name}", *lines[-60:], sep="\n")
                     gateway.assert_discreet_log()
         finally:
             for relay in self._relays:
                 relay.close()
             self.lab.sweep(f"{STACK}={self.name}")
+            self.lab.audit.forget(self.marker)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -762,16 +905,18 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, interrupt)  # so that `docker stop` cleans up as Ctrl-C does
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """At the end of a run, in the process that has started the others, after they have ended."""
+    if not hasattr(config, "workerinput") and own_container():
+        Lab().clear()
+
+
 @pytest.fixture(scope="session")
-def lab() -> Iterator[Lab]:
+def lab() -> Lab:
     lab = Lab()
     lab.sweep_leftovers()
-    try:
-        lab.build()
-        yield lab
-    finally:
-        lab.sweep(f"{RUN}={lab.run}")
-        lab.untag(lab.image)
+    lab.build()
+    return lab
 
 
 @pytest.fixture(scope="session")

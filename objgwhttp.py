@@ -45,6 +45,7 @@ KEPT = {
     "HTTP_IF_NONE_MATCH": "if-none-match",
 }
 KEPT_AMZ = re.compile(r"HTTP_X_AMZ_(?:META_.+|CHECKSUM_(?:CRC32|CRC32C|CRC64NVME|SHA1|SHA256))")
+OURS = "HTTP_X_AMZ_META_OBJGW_"  # what the gateway notes with objects, see objgwlayout
 # What an answer hands back, and what of it a 304 has (RFC 9110, 15.4.5).
 ANSWERED = {
     "content-type": "Content-Type",
@@ -59,6 +60,9 @@ ANSWERED = {
     "cache-control": "Cache-Control",
     "expires": "Expires",
 }
+# A browser that is sent to an object takes it for what its type says, and runs nothing of it in the gateway's origin.
+# https://html.spec.whatwg.org/multipage/browsers.html#sandboxing
+HARMLESS = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "sandbox"))
 NOT_MODIFIED = frozenset({"ETag", "Last-Modified", "Cache-Control", "Expires"})
 
 ETAG = re.compile(r'(?:W/)?"[^"]*"')  # RFC 9110, 8.8.3
@@ -119,6 +123,8 @@ def writing(environ: Environ) -> dict[str, str]:
         if key in KEPT:
             headers[KEPT[key]] = value
         elif key.startswith("HTTP_X_AMZ_") and KEPT_AMZ.fullmatch(key):
+            if key.startswith(OURS):
+                raise Refusal(HTTPStatus.BAD_REQUEST, "The x-amz-meta-objgw-* headers are the gateway's own.")
             headers[key[5:].replace("_", "-").lower()] = value
             if not value.isascii():  # MinIO would give it back as RFC 2047 words
                 raise Refusal(HTTPStatus.BAD_REQUEST, "An x-amz-* header may have ASCII only.")
@@ -164,6 +170,18 @@ def precondition(conditions: Mapping[str, str], answer: Mapping[str, str]) -> HT
     return HTTPStatus.OK
 
 
+def permits(conditions: Mapping[str, str], etag: str | None) -> bool:
+    """Whether an upload's conditions, as `writing` leaves them, allow it. `etag` is None where there is no object.
+
+    >>> permits({"if-none-match": "*"}, None), permits({"if-match": '"a"'}, '"b"')
+    (True, False)
+    """
+    match, none_match = conditions.get("if-match"), conditions.get("if-none-match")
+    if match is not None and (etag is None or match not in ("*", etag)):
+        return False
+    return none_match is None or etag is None or none_match not in ("*", etag)
+
+
 def unchanged(validator: str | None, status: int, answer: Mapping[str, str]) -> bool:
     """If-Range (RFC 9110, 13.1.5), which MinIO doesn't know: whether its answer to a range is the one that is meant."""
     if validator is None or status not in (206, 416):
@@ -173,10 +191,10 @@ def unchanged(validator: str | None, status: int, answer: Mapping[str, str]) -> 
 
 def answered(answer: Mapping[str, str]) -> Headers:
     """The headers of a node's answer that are the client's business."""
-    headers = []
+    headers = list(HARMLESS)
     for name, value in answer.items():
         if name in ANSWERED:
             headers.append((ANSWERED[name], value))
-        elif name.startswith("x-amz-meta-"):
+        elif name.startswith("x-amz-meta-") and not name.startswith("x-amz-meta-objgw-"):
             headers.append((name, value))
     return headers

@@ -20,13 +20,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 from docker.models.containers import Container
+from docker.types import Ulimit
 
 from conftest import (
     BUCKET,
@@ -39,6 +40,7 @@ from conftest import (
     eventually,
     owner,
     random_id,
+    read_in,
     together,
 )
 from fuzz import fuzz
@@ -144,7 +146,7 @@ def test_an_upload_that_is_slow_but_keeps_the_pace_is_stored(hasty: Gateway) -> 
     with Wire(hasty) as wire:
         wire.send(head("PUT", id, f"Content-Length: {len(body)}"))
         for at in range(0, len(body), 40_000):
-            time.sleep(PATIENCE / 2)
+            time.sleep(PATIENCE / 4)  # 64 KiB within half the time, and all of it not
             wire.send(body[at : at + 40_000])
         assert wire.answer().status == 200
     assert hasty.get(id).body == body
@@ -239,8 +241,7 @@ threading.Event().wait()
 
 def received(fake: Container) -> list[str]:
     """Method and id of each request that a FAKE_NODE has received to its end, that for the bucket aside."""
-    done: Any = fake.exec_run(["cat", "/tmp/received"])
-    return [line for line in done.output.decode().splitlines() if not line.endswith(f" {BUCKET}")]
+    return [line for line in read_in(fake, "cat", "/tmp/received").splitlines() if not line.endswith(f" {BUCKET}")]
 
 
 class Beset(NamedTuple):
@@ -381,11 +382,12 @@ def test_a_request_that_a_node_has_read_is_sent_again_only_where_twice_is_the_sa
     with_fake: tuple[Gateway, Container], row: str
 ) -> None:
     gateway, fake = with_fake
-    status, line = ask_on_a_kept_connection(gateway, row, "unanswered")
-    if SENT[row][3]:
-        assert (status, received(fake).count(line)) == (204 if row == "DELETE" else 200, 2)
-    else:
-        assert (status, received(fake).count(line)) == (503, 1)
+    done = 204 if row == "DELETE" else 200
+    for _ in range(5):
+        status, line = ask_on_a_kept_connection(gateway, row, "unanswered")
+        if (seen := (status, received(fake).count(line))) != (done, 1):
+            break  # else the look at the node's record had the kept connection just then, and this was a new one
+    assert seen == ((done, 2) if SENT[row][3] else (503, 1))
 
 
 @pytest.mark.parametrize("row", [row for row in SENT if "PUT" in SENT[row]])
@@ -547,14 +549,25 @@ def test_connections_of_one_address_above_the_bound_are_503_and_leave_nothing_be
             assert answer.headers["Connection"] == "close"
             assert int(answer.headers["Retry-After"]) > 0
             assert wire.rest() == b""
-    assert gateway.run("python", "-c", f"{other}; print(c.getresponse().status)") == "200\n"  # of another address
+    assert gateway.read("python", "-c", f"{other}; print(c.getresponse().status)") == "200\n"  # of another address
     for wire in wires:
         wire.send(head("GET", id))
         assert wire.answer().status == 200
         wire.file.close()
         wire.sock.close()
     eventually(lambda: gateway.get(id).status == 200)
-    eventually(lambda: gateway.workers()[worker].descriptors <= before)
+    eventually(lambda: gateway.workers()[worker].descriptors <= before, within=40)  # idle ones to nodes: 20 seconds
+
+
+def test_connections_may_be_more_than_the_files_that_the_container_begins_with(shared: Stack) -> None:
+    gateway = shared.add_gateway(ulimits=[Ulimit(name="nofile", soft=64, hard=4096)])
+    gateway.wait_ready()
+    id = store(gateway)
+    with ExitStack() as held:
+        wires = [held.enter_context(Wire(gateway)) for _ in range(150)]
+        for wire in wires:
+            wire.send(head("GET", id))
+            assert wire.answer().status == 200
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -601,7 +614,7 @@ def test_a_gateway_on_a_read_only_file_system_stores_uploads_without_a_length(co
     assert confined.put(id, (body[at : at + MIB] for at in range(0, len(body), MIB))).status == 200
     assert confined.get(id).body == body
     writable = "import os; print([p for p in ('/', '/srv/objgw', '/etc', '/var', '/root') if os.access(p, os.W_OK)])"
-    assert confined.run("python", "-c", writable) == "[]\n"
+    assert confined.read("python", "-c", writable) == "[]\n"
 
 
 def test_memory_and_processes_are_limited(confined: Gateway) -> None:
@@ -683,7 +696,7 @@ def test_a_docker_proxy_that_only_lists_and_inspects_containers_is_all_that_is_n
         eventually(lambda id=id: gateway.get(id).body == b"before")
         assert stack.holders(id) == [node]
     assert proxy.permitted > 0
-    assert proxy.refused == []
+    assert all(re.fullmatch(r"GET (/v1\.[0-9]+)?/info", refused) for refused in proxy.refused)  # what is no Swarm
     for process in gateway.processes().values():
         assert process.status["Uid"].split() == ["65534"] * 4
         assert process.status["Groups"].split() == []

@@ -27,7 +27,7 @@ def in_tests_container(script: str) -> Iterator[Stack]:
         command = ["python", f"bench/{Path(script).name}", *sys.argv[1:]]
         os.execvp(compose[0], [*compose, "run", "--rm", "-T", "-e", "OBJGW_INSIDE=1", "tests", *command])
     sys.path.append(str(CHECKOUT))
-    from conftest import RUN, Lab, Stack
+    from conftest import Lab, Stack
 
     lab = Lab()
     lab.sweep_leftovers()
@@ -40,5 +40,4 @@ def in_tests_container(script: str) -> Iterator[Stack]:
             with redirect_stdout(sys.stderr):  # the gateways' logs
                 stack.close()
     finally:
-        lab.sweep(f"{RUN}={lab.run}")
-        lab.untag(lab.image)
+        lab.clear()

@@ -21,7 +21,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +33,7 @@ MINIO = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
 LABEL, PREFIX = "objgw.bench", "objgwb"
 IMAGE, OWN = "objgwb-gateway", "objgw"  # this gateway's image, and its name in the tables
 BUCKET = "bench"  # on each node, public: what nginx and direct requests use
+SOCKET = ("-v", "/var/run/docker.sock:/var/run/docker.sock")
 BLOCK = 256 * 1024  # bytes that this script's own client sends and receives at a time
 TIMEOUT = 60.0  # seconds that a target may be silent
 LIBC = ctypes.CDLL(None, use_errno=True)
@@ -261,7 +262,7 @@ class Lab:
     def __init__(self, marker: str) -> None:
         self.marker = marker  # a node's name is this and a number
         self.node_pids: list[int] = []
-        self.nginx_process: subprocess.Popen[bytes] | None = None
+        self.nginx_processes: list[subprocess.Popen[bytes]] = []
         self.lock = os.open(f"{tempfile.gettempdir()}/{PREFIX}.lock", os.O_CREAT | os.O_RDWR)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -276,9 +277,9 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if self.nginx_process:
-            self.nginx_process.terminate()
-            self.nginx_process.wait()
+        for process in self.nginx_processes:
+            process.terminate()
+            process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
         self.sweep()
         with contextlib.suppress(BenchError):
@@ -330,39 +331,42 @@ class Lab:
     def gateway(self, name: str, network: str, image: str, port: int, env: list[str]) -> Target:
         """Starts a gateway."""
         options = [word for each in env for word in ("-e", each)]
-        mount = ("-v", "/var/run/docker.sock:/var/run/docker.sock")
-        pid = self.container(f"{PREFIX}-{name}", network, *options, *mount, image)
+        pid = self.container(f"{PREFIX}-{name}", network, *options, *SOCKET, image)
         return Target(name, pid, port, lambda _, object_id: f"/object/{object_id}", partial(container_cpu, pid))
 
     def own(self, network: str, name: str = OWN) -> Target:
         """Starts this gateway as it comes, but for the name of its nodes."""
         return self.gateway(name, network, IMAGE, 3000, [f"OBJGW_NODE_NAME={self.marker}"])
 
-    def empty(self, network: str) -> Target:
-        """Starts the empty WSGI app in the gateway's image, with its settings."""
-        mount = ("-v", f"{HERE}/empty.py:/srv/objgw/empty.py:ro")
-        command = ("gunicorn", "-b", "0.0.0.0:3000", "empty:app")
-        pid = self.container(f"{PREFIX}-empty", network, *mount, IMAGE, *command)
-        target = Target("empty", pid, 3000, lambda *_: "/", partial(container_cpu, pid))
-        eventually("the empty app", lambda: target.ask("GET", "/")[0] == 200)
+    def app(self, name: str, network: str, module: str, *options: str) -> Target:
+        """Starts another WSGI app of this folder in the gateway's image, with its settings and these of gunicorn."""
+        mounts = ("-v", f"{HERE}/{module}.py:/srv/objgw/{module}.py:ro", *SOCKET)
+        command = ("gunicorn", "-b", "0.0.0.0:3000", *options, f"{module}:app")
+        env = ("-e", f"OBJGW_NODE_NAME={self.marker}")
+        pid = self.container(f"{PREFIX}-{name}", network, *mounts, *env, IMAGE, *command)
+        target = Target(name, pid, 3000, lambda _, object_id: f"/object/{object_id}", partial(container_cpu, pid))
+        eventually(name, lambda: target.ask("GET", "/object/ready")[0] in (200, 404))
         return target
 
-    def nginx(self, network: str, pid: int) -> list[Target]:
-        """Starts the machine's nginx in the network namespace of a process, before the first node and before three."""
+    def nginx(self, network: str, pid: int, numbers: Iterable[int]) -> tuple[Target, Target]:
+        """Starts the machine's nginx in the network namespace of a process: before the first node, and before all."""
         address = '{{(index .NetworkSettings.Networks "' + network + '").IPAddress}}'
-        config = (HERE / "nginx.conf").read_text().replace("FOLDER", str(self.folder))
-        for n in (1, 2, 3):
-            config = config.replace(f"NODE{n}", run("docker", "inspect", "-f", address, f"{self.marker}-{n}"))
-        (self.folder / "nginx.conf").write_text(config)
-        files = ["-e", f"{self.folder}/nginx.log", "-p", str(self.folder), "-c", f"{self.folder}/nginx.conf"]
-        self.nginx_process = subprocess.Popen(["nsenter", "-t", str(pid), "-n", "nginx", *files])
-        cpu = partial(process_cpu, self.nginx_process.pid)
-        targets = [
-            Target(name, pid, port, lambda _, object_id: f"/{BUCKET}/{object_id}", cpu)
-            for name, port in (("nginx", 3001), ("nginx3", 3002))
-        ]
-        eventually("nginx", lambda: targets[0].ask("HEAD", "/")[0])
-        return targets
+        servers = [f"server {run('docker', 'inspect', '-f', address, f'{self.marker}-{n}')}:9000;" for n in numbers]
+        folder = self.folder / f"nginx-{pid}"
+        folder.mkdir()
+        config = (HERE / "nginx.conf").read_text()
+        for name, value in (("FOLDER", str(folder)), ("ONE", servers[0]), ("ALL", " ".join(servers))):
+            config = config.replace(name, value)
+        (folder / "nginx.conf").write_text(config)
+        files = ["-e", f"{folder}/nginx.log", "-p", str(folder), "-c", f"{folder}/nginx.conf"]
+        process = subprocess.Popen(["nsenter", "-t", str(pid), "-n", "nginx", *files])
+        self.nginx_processes.append(process)
+        one, all_nodes = (
+            Target(name, pid, port, lambda _, object_id: f"/{BUCKET}/{object_id}", partial(process_cpu, process.pid))
+            for name, port in (("nginx", 3001), (f"nginx{len(servers)}", 3002))
+        )
+        eventually("nginx", lambda: one.ask("HEAD", "/")[0])
+        return one, all_nodes
 
 
 def direct_path(node: int, method: str, object_id: str) -> str:

@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -38,7 +39,7 @@ class Results:
         self.peak: dict[str, float] = {}
         self.crowd: dict[str, tuple[float, str]] = {}
         self.upstream: dict[str, dict[str, str]] = {}
-        self.nodes: dict[int, list[Sample]] = {}
+        self.nodes: dict[tuple[str, int], list[Sample]] = collections.defaultdict(list)
         self.profile = ""
 
     def ratio(self, work: str, connections: int, target: str, other: str, field: str = "rate") -> float | None:
@@ -50,23 +51,36 @@ class Results:
         both = [self.large.get((method, name), []) for name in (target, other)]
         return middle(a / b for a, b in zip(*both, strict=False))
 
+    def tail(self, target: str) -> float | None:
+        """p99 by p50 of small GETs at 256 connections."""
+        return middle(sample.p99 / sample.p50 for sample in self.samples.get(("GET", 256, target), []))
+
+    def growth_ratio(self, name: str, field: str = "rate") -> float | None:
+        """What twelve nodes are to one, in the same round."""
+        both = [self.nodes.get((name, count), []) for count in (12, 1)]
+        return middle(getattr(a, field) / getattr(b, field) for a, b in zip(*both, strict=False))
+
     def reach(self) -> str:
-        """The measured figures beside those that were asked for."""
-        tail = middle(sample.p99 / sample.p50 for sample in self.samples.get(("GET", 256, OWN), []))
-        few, many = (middle(sample.rate for sample in self.nodes.get(count, [])) for count in (1, 12))
+        """The measured figures beside those that were asked for; a row with "-" is there to compare."""
         upstream = max((float(each.split()[0]) for each in self.upstream.get(OWN, {}).values()), default=None)
         crowd = self.crowd[OWN][0] if OWN in self.crowd else None
-        cpu = self.ratio("GET", 32, OWN, "empty", "cpu")
+        get, cpu = partial(self.ratio, "GET", 32), partial(self.ratio, "GET", 32, field="cpu")
         rows: list[tuple[str, float | None, str, float, float]] = [
-            ("small GET, 32 connections, requests/s, / nginx", self.ratio("GET", 32, OWN, "nginx"), "≥", 0.45, 0.65),
-            ("- the same, / nginx before the same three nodes", self.ratio("GET", 32, OWN, "nginx3"), "≥", 0.45, 0.65),
-            ("small GET, 32 connections, CPU per request, / empty WSGI app", cpu, "≤", 3, 2),
+            ("small GET, 32 connections, requests/s, / nginx", get(OWN, "nginx"), "≥", 0.45, 0.65),
+            ("- / nginx before the same three nodes", get(OWN, "nginx3"), "", 0, 0),
+            ("- / the same without metrics, log and page", get(OWN, "quiet"), "≥", 0.95, 1),
+            ("small GET, CPU a request, / empty app, gunicorn's gevent worker", cpu(OWN, "gevent"), "≤", 3, 2),
+            ("- / empty app, our worker, which the gateway has", cpu(OWN, "empty"), "≤", 3, 2),
+            ("- nginx / empty app, our worker", cpu("nginx", "empty"), "", 0, 0),
             ("small PUT, 32 connections, requests/s, / direct", self.ratio("PUT", 32, OWN, "direct"), "≥", 0.75, 0.9),
             ("256 MiB GET, one stream, / direct", self.large_ratio("GET", OWN, "direct"), "≥", 0.65, 0.85),
             ("256 MiB GET, one stream, / nginx", self.large_ratio("GET", OWN, "nginx"), "≥", 1, 1),
             ("256 MiB PUT, one stream, / direct", self.large_ratio("PUT", OWN, "direct"), "≥", 0.75, 0.9),
-            ("small GET, 256 connections, p99 / p50", tail, "≤", 5, 3),
-            ("small GET, nodes 1 → 12, change", abs(many / few - 1) if few and many else None, "≤", 0.1, 0.1),
+            ("small GET, 256 connections, p99 / p50", self.tail(OWN), "≤", 5, 3),
+            ("- nginx", self.tail("nginx"), "", 0, 0),
+            ("small GET, requests/s of 12 nodes / of 1", self.growth_ratio(OWN), "≥", 0.9, 1),
+            ("- nginx before the same nodes", self.growth_ratio("nginx"), "", 0, 0),
+            ("- the gateway's CPU a request", self.growth_ratio(OWN, "cpu"), "≤", 1.1, 1),
             ("requests upstream for a PUT, GET, HEAD, DELETE, the most", upstream, "≤", 1, 1),
             ("40 uploads and 40 downloads of 64 MiB at once, peak MiB", crowd, "≤", 150, 150),
         ]
@@ -75,9 +89,9 @@ class Results:
             verdict, shown = "not measured", ""
             if value is not None:
                 met = [value >= figure if sign == "≥" else value <= figure for figure in (least, aim)]
-                verdict = "aim reached" if met[1] else "reached" if met[0] else "**not reached**"
+                verdict = "" if not sign else "aim reached" if met[1] else "reached" if met[0] else "**not reached**"
                 shown = f"{value:.0f}" if value >= 20 else f"{value:.2f}"
-            lines.append([what, shown, f"{sign} {least:g}", f"{sign} {aim:g}", verdict])
+            lines.append([what, shown, *(f"{sign} {figure:g}" if sign else "" for figure in (least, aim)), verdict])
         return table(["what", "measured", "at least", "aim", ""], lines)
 
     def cells(self, titles: dict[str, str]) -> str:
@@ -112,10 +126,12 @@ class Results:
 
     def growth(self) -> str:
         lines = []
-        for count, samples in self.nodes.items():
+        for (name, count), samples in self.nodes.items():
             rates = [sample.rate for sample in samples]
-            lines.append([str(count), f"{median(rates):,.0f}", spread(rates)])
-        return table(["nodes", "GET 1 KiB, 32 connections, requests/s", "spread"], lines)
+            cpu = [median(getattr(sample, field) for sample in samples) for field in ("cpu", "nodes")]
+            lines.append([str(count), name, f"{median(rates):,.0f}", spread(rates), *map(decimal, cpu)])
+        head = ["nodes", "target", "GET 1 KiB, 32 connections, requests/s", "spread", "CPU ms/request", "nodes' CPU"]
+        return table(head, lines)
 
     def markdown(self, how: str, titles: dict[str, str]) -> str:
         parts = {
