@@ -363,6 +363,7 @@ class Node:
             volumes={self.name: {"bind": "/data", "mode": "rw"}},
             network=network,
             networking_config={network: lab.docker.api.create_endpoint_config(ipv4_address=address)},
+            restart_policy={"Name": "on-failure"},  # of its own; Docker leaves alone what it was told to stop or kill
         )
         self.start()
 
@@ -400,6 +401,16 @@ class Node:
         self.remove()
         self.user, self.password = user or self.user, password or self.password
         self.create(address or self.address)
+
+    def condition(self) -> str:
+        """How its container is, and what it printed last where that ended or was started again."""
+        self.container.reload()
+        state, restarts = self.container.attrs["State"], self.container.attrs["RestartCount"]
+        told = f"---- {self.name}: {state['Status']}, started again {restarts} times"
+        if state["Running"] and not restarts:
+            return told
+        log: Any = self.container.logs(tail=30)
+        return f"{told}, exit code {state['ExitCode']}\n{bytes(log).decode(errors='replace')}"
 
     def client(self) -> minio.Minio:
         """A client for this node past the gateway; what it does isn't in `calls`."""
@@ -881,13 +892,16 @@ class Stack:
         assert not wrong, f"{len(wrong)} wrong answers for ids that have nothing to do with it, first {wrong[0]}"
 
     def close(self) -> None:
-        """Remove it all. The gateways' logs go to stdout, which pytest shows where a test failed."""
+        """Remove it all. What pytest shows where a test failed goes to stdout: the gateways' logs, how each node is."""
         try:
             for gateway in self.gateways:
                 with suppress(docker.errors.APIError):
                     lines = [line for line in gateway.logs().splitlines() if " objgw.access " not in line]
                     print(f"---- {gateway.container.name}", *lines[-60:], sep="\n")
                     gateway.assert_discreet_log()
+            for node in self.nodes:
+                with suppress(docker.errors.APIError):
+                    print(node.condition())
         finally:
             for relay in self._relays:
                 relay.close()
