@@ -63,7 +63,7 @@ CHECKOUT = Path(__file__).parent
 # ---------------------------------------------------------------------------------------------------------------------
 # Small helpers, for tests too
 # ---------------------------------------------------------------------------------------------------------------------
-def eventually(condition: Callable[..., Any], *args: Any, within: float = 10) -> Any:
+def eventually(condition: Callable[..., Any], *args: Any, within: float = 60) -> Any:
     """The first true value of `condition(*args)`, asked again and again; AssertionError after `within` seconds without.
 
     An AssertionError, OSError or ValueError (an answer that isn't whole) in it counts as "not yet", and is what is
@@ -94,6 +94,17 @@ def together(calls: Iterable[Callable[[], Any]]) -> list[Any]:
     """The results of the calls, made at the same time (Docker takes most of a second for some)."""
     with ThreadPoolExecutor(8) as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+@contextmanager
+def still_network() -> Iterator[None]:
+    """While the block runs, no process of this run puts the tests' container on a network, or takes it off one.
+
+    A browser would give up what it's asking for (ERR_NETWORK_CHANGED).
+    """
+    with open("/tmp/objgw-test-network.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def random_id() -> str:
@@ -251,9 +262,10 @@ class Lab:
         self._stacks = 0
 
     def build(self) -> None:
-        """The gateway's image. The first process of a run builds it; for the others all is in the engine's cache."""
+        """Clean up, and make the gateway's image. For a second process of a run all of it is in the engine's cache."""
         with open("/tmp/objgw-test.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            self.sweep_leftovers()
             self.docker.images.build(path=str(CHECKOUT), target="gateway", tag=self.image, rm=True)
 
     def new_name(self) -> str:
@@ -264,12 +276,13 @@ class Lab:
         """Remove all that has the label: stopped or running, whatever is attached to it."""
         wanted: dict[str, Any] = {"label": label}
         containers = self.docker.containers.list(all=True, filters=wanted, ignore_removed=True)
-        together(partial(self._drop, container.remove, v=True, force=True) for container in containers)
+        together(partial(self.drop, container.remove, v=True, force=True) for container in containers)
         for network in self.docker.networks.list(filters=wanted):
-            self._drop(network.disconnect, self.container, force=True)
-            self._drop(network.remove)
+            with still_network():
+                self.drop(network.disconnect, self.container, force=True)
+            self.drop(network.remove)
         for volume in self.docker.volumes.list(filters=wanted):
-            self._drop(volume.remove)
+            self.drop(volume.remove)
 
     def sweep_leftovers(self) -> None:
         """Remove what earlier runs left when they were killed: their own container doesn't run any more."""
@@ -291,10 +304,10 @@ class Lab:
 
     def untag(self, image: str) -> None:
         """Remove the tag; the layers are the next build's cache."""
-        self._drop(self.docker.images.remove, image, noprune=True)
+        self.drop(self.docker.images.remove, image, noprune=True)
 
     @staticmethod
-    def _drop(remove: Callable[..., Any], *args: Any, **options: Any) -> None:
+    def drop(remove: Callable[..., Any], *args: Any, **options: Any) -> None:
         """Call `remove`; what is gone already, or on its way (409, or 403 and 500 of a network), is fine."""
         with suppress(docker.errors.APIError):
             remove(*args, **options)
@@ -463,6 +476,11 @@ class Answer:
         assert document["detail"]
         return document
 
+    @property
+    def worker(self) -> str:
+        """Tells the workers of a gateway apart: the beginning of each id that they give to requests."""
+        return str(self.headers["X-Request-Id"])[:8]
+
 
 @dataclass(frozen=True)
 class Done:
@@ -561,6 +579,7 @@ class Gateway:
     network: Network
     address: str = ""
     host: Container | None = None  # that has its network
+    concurrency: int = 1  # workers that it's told to have
 
     def start(self) -> None:
         self.container.start()
@@ -581,9 +600,20 @@ class Gateway:
         eventually(lambda: self.get("up").status, within=30)
 
     def wait_ready(self, ids: Iterable[str] | None = None) -> None:
-        """Until it answers for these ids (else for one of each node), whichever worker is asked."""
-        wanted = list(ids or map(self.stack.id_of, self.stack.nodes)) * 8
-        eventually(lambda: all(self.get(id).status != 503 for id in wanted), within=30)
+        """Until each worker has answered for these ids (else for one of each node)."""
+        wanted = set(ids or map(self.stack.id_of, self.stack.nodes))
+        ready = set[tuple[str, str]]()
+
+        def ask(id: str) -> None:
+            answer = self.get(id)
+            if answer.status != 503:
+                ready.add((answer.worker, id))
+
+        def asked() -> bool:
+            together(partial(ask, id) for id in [*wanted] * 2 * self.concurrency)
+            return len(ready) == len(wanted) * self.concurrency
+
+        eventually(asked)
 
     def request(
         self,
@@ -626,17 +656,27 @@ class Gateway:
 
     def processes(self) -> dict[int, Process]:
         """gunicorn's processes by their ids, the arbiter (1) before the workers."""
-        # From a container beside it: within its own, what has changed its user can't be looked into.
-        output: bytes = self.stack.lab.docker.containers.run(
-            "python:3.13-slim",
-            ["python", "-c", PROCESSES],
-            labels=self.stack.labels,
-            pid_mode=f"container:{self.container.id}",
-            network_mode=f"container:{(self.host or self.container).id}",
-            cap_add=["SYS_PTRACE"],
-            remove=True,
-        )
-        return {int(id): Process(**found) for id, found in json.loads(output).items()}
+
+        def look() -> dict[int, Process]:
+            # From a container beside it: within its own, what has changed its user can't be looked into.
+            beside = self.stack.lab.docker.containers.run(
+                "python:3.13-slim",
+                ["python", "-c", PROCESSES],
+                labels=self.stack.labels,
+                pid_mode=f"container:{self.container.id}",
+                network_mode=f"container:{(self.host or self.container).id}",
+                cap_add=["SYS_PTRACE"],
+                detach=True,
+            )
+            try:
+                beside.wait()
+                output: Any = beside.logs(stderr=False)
+            finally:
+                beside.remove(force=True)
+            return {int(id): Process(**found) for id, found in json.loads(output).items()}
+
+        found: dict[int, Process] = eventually(look)
+        return found
 
     def workers(self) -> dict[int, Process]:
         return {id: process for id, process in self.processes().items() if id != 1}
@@ -644,10 +684,11 @@ class Gateway:
     def load(self, script: str, *arguments: object) -> dict[str, Any]:
         """What a script of bench/ prints, run on the gateway's host, so that its requests go over loopback."""
         assert self.host
-        command = ["python", f"bench/{script}", "load", *map(str, arguments)]
+        file = f"/tmp/{random_id()}"  # what is read of an exec's own output may lack its end, see `read_in`
+        command = ["sh", "-c", f'exec python "$@" >{file}', "sh", f"bench/{script}", "load", *map(str, arguments)]
         done: Any = self.host.exec_run(command, demux=True)
         assert done.exit_code == 0, (done.output[1] or b"").decode()
-        report: dict[str, Any] = json.loads(done.output[0])
+        report: dict[str, Any] = json.loads(read_in(self.host, "cat", file))
         return report
 
     def delete(self, id: str, **options: Any) -> Answer:
@@ -700,8 +741,20 @@ class Gateway:
         assert "Traceback" not in text
 
     def assert_discreet_log(self) -> None:
-        log = self.logs()
-        assert not [node.name for node in self.stack.nodes if node.password in log], "a secret key in the log"
+        """The end of the log, but for requests, goes to stdout, which pytest shows where a test failed."""
+        with suppress(docker.errors.NotFound):
+            log = self.logs()
+            lines = [line for line in log.splitlines() if " objgw.access " not in line]
+            print(f"---- {self.container.name}", *lines[-60:], sep="\n")
+            assert not [node.name for node in self.stack.nodes if node.password in log], "a secret key in the log"
+
+    def remove(self) -> None:
+        """Remove the container, which others on the stack don't need any more."""
+        self.stack.gateways.remove(self)
+        try:
+            self.assert_discreet_log()
+        finally:
+            self.stack.lab.drop(self.container.remove, v=True, force=True)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -740,7 +793,8 @@ class Stack:
                 raise AssertionError("subnet taken") from error
 
         network: Network = eventually(create)
-        network.connect(self.lab.container)
+        with still_network():
+            network.connect(self.lab.container)
         network.reload()
         mine = network.attrs["Containers"][self.lab.container]["IPv4Address"]
         self._networks[name] = mine.split("/")[0]
@@ -792,12 +846,14 @@ class Stack:
         """A gateway on the stack's network (or on others, or in the network of another container), started and
         answering.
 
-        It has one worker, where `env` says nothing else: what one worker knows, another may learn a moment later.
+        It has one worker, where `env` says nothing else: what one worker knows, another may learn a moment later; and
+        no health check, which would start a Python every ten seconds in each of many.
         It finds Docker through `relay`, else through the socket, mounted at `socket_at` where `volumes` isn't given.
         """
         environment = {"OBJGW_NODE_NAME": self.marker, "WEB_CONCURRENCY": "1", **(env or {})}
         if relay:
             environment["DOCKER_HOST"] = f"tcp://{self.tests_address()}:{relay.port}"
+        options = {"healthcheck": {"test": ["NONE"]}, **options}
         first, *others = networks or [self.network]
         container = self.lab.docker.containers.create(
             self.lab.image,
@@ -810,7 +866,7 @@ class Stack:
         )
         for network in others:
             network.connect(container)
-        gateway = Gateway(self, container, first, host=beside)
+        gateway = Gateway(self, container, first, host=beside, concurrency=int(environment["WEB_CONCURRENCY"]))
         self.gateways.append(gateway)
         if start:
             gateway.start()
@@ -895,10 +951,7 @@ class Stack:
         """Remove it all. What pytest shows where a test failed goes to stdout: the gateways' logs, how each node is."""
         try:
             for gateway in self.gateways:
-                with suppress(docker.errors.APIError):
-                    lines = [line for line in gateway.logs().splitlines() if " objgw.access " not in line]
-                    print(f"---- {gateway.container.name}", *lines[-60:], sep="\n")
-                    gateway.assert_discreet_log()
+                gateway.assert_discreet_log()
             for node in self.nodes:
                 with suppress(docker.errors.APIError):
                     print(node.condition())
@@ -919,6 +972,11 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, interrupt)  # so that `docker stop` cleans up as Ctrl-C does
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """First the tests whose fixture takes longest: of a process's tests, those at the end may become another's."""
+    items.sort(key=lambda item: item.path.name != "test_swarm.py")
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """At the end of a run, in the process that has started the others, after they have ended."""
     if not hasattr(config, "workerinput") and own_container():
@@ -928,15 +986,41 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def lab() -> Lab:
     lab = Lab()
-    lab.sweep_leftovers()
     lab.build()
     return lab
+
+
+SHARED: list[Stack] = []  # the stacks that many tests use
+
+
+@contextmanager
+def own_gateways() -> Iterator[None]:
+    """Removes the gateways that were added to shared stacks while the block ran, but for the first of a stack."""
+    before = {gateway for stack in SHARED for gateway in stack.gateways}
+    yield
+    for stack in SHARED:
+        for gateway in stack.gateways[1:]:
+            if gateway not in before:
+                gateway.remove()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gateways_of_a_module() -> Iterator[None]:
+    with own_gateways():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def gateways_of_a_test() -> Iterator[None]:
+    with own_gateways():
+        yield
 
 
 @pytest.fixture(scope="session")
 def shared(lab: Lab) -> Iterator[Stack]:
     """Three nodes and a gateway with two workers, for all tests that leave them as they were."""
     stack = Stack(lab)
+    SHARED.append(stack)
     try:
         stack.add_nodes("123")
         stack.add_gateway({"WEB_CONCURRENCY": "2"}).wait_ready()
@@ -964,6 +1048,7 @@ def stack(lab: Lab) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def faulty_stack(lab: Lab) -> Iterator[Stack]:
     stack = Stack(lab)
+    SHARED.append(stack)
     try:
         stack.add_nodes("123")
         stack.add_gateway().wait_ready()
@@ -985,4 +1070,6 @@ def faulty(faulty_stack: Stack) -> Iterator[Stack]:
             node.unpause()
         elif node.container.status != "running":
             node.start()
+        else:
+            node.container.kill("SIGCONT")
     faulty_stack.gateways[0].wait_ready()

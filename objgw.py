@@ -469,6 +469,7 @@ class Gateway:
                 if not (node.leased or self.discovery.vouch(node)):
                     if node.closed:
                         continue
+                    seen.failed(node.name)
                     node.broke(TimeoutError("it doesn't give its record"))
                     raise unavailable("The node of this id doesn't answer.")
                 connection = node.kept() or self._connect(node)

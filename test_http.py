@@ -243,10 +243,10 @@ def test_the_list_of_unfinished_uploads_would_show_one(shared: Stack, gateway: G
 # ---------------------------------------------------------------------------------------------------------------------
 def test_a_download_whose_node_dies_breaks_the_connection(faulty: Stack) -> None:
     node, size = faulty.nodes[0], 64 * MIB
-    gateway = faulty.add_gateway({"OBJGW_NODE_TIMEOUT": "2"})  # a node without a network can't say that it is gone
+    gateway = faulty.add_gateway({"OBJGW_NODE_TIMEOUT": "8"})  # a node without a network can't say that it is gone
     gateway.wait_ready()
     id = store(gateway, pattern(size), faulty.id_of(node))
-    with Wire(gateway) as wire:
+    with Wire(gateway, timeout=40) as wire:
         wire.send(head("GET", id))
         assert len(wire.file.read(MIB)) == MIB
         node.container.kill()
@@ -354,7 +354,7 @@ def with_fake(lab: Lab) -> Iterator[Gateway]:
             network=stack.network.name,
             detach=True,
         )
-        gateway = stack.add_gateway({"OBJGW_NODE_TIMEOUT": "1", "OBJGW_BREAKER_SECONDS": "0.001"})
+        gateway = stack.add_gateway({"OBJGW_NODE_TIMEOUT": "3", "OBJGW_BREAKER_SECONDS": "0.001"})
         gateway.wait_ready(["good"])
         yield gateway
     finally:
@@ -1323,19 +1323,19 @@ def test_after_a_refusal_the_connection_is_usable(gateway: Gateway, row: str, la
         wire.assert_in_step(answer, *landmark)
 
 
-@pytest.mark.parametrize("size", [10, 60_000, 30_000_000])
+@pytest.mark.parametrize("size", [10, 60_000, 12_000_000])
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("row", REFUSED_UPLOADS)
 def test_after_a_refused_upload_the_client_gets_the_refusal_and_the_connection_is_in_step(
     gateway: Gateway, row: str, size: int, chunks: bool, landmark: tuple[str, bytes]
 ) -> None:
     request, status = REFUSED_UPLOADS[row]
-    framing, body = TE if chunks else f"Content-Length: {size}", bytes(size)
+    framing, body = (TE, chunked(bytes(size), 50_000)) if chunks else (f"Content-Length: {size}", bytes(size))
     for name, value in {b"{id}": random_id(), b"{there}": landmark[0], b"{framing}": framing}.items():
         request = request.replace(name, value.encode())
     with Wire(gateway) as wire:
         wire.send(request)
-        wire.send(chunked(body, 50_000) if chunks else body)  # no reset, which might cost the client the answer
+        wire.send(body)  # no reset, which might cost the client the answer
         answer = wire.answer()
         assert_refused(answer, "PUT", status)
         wire.assert_in_step(answer, *landmark)
@@ -1489,7 +1489,12 @@ CHECKS = [
 
 set_hypothesis_home_dir("/tmp/hypothesis")  # the checkout is read-only
 hypothesis.settings.register_profile(
-    "contract", max_examples=300, deadline=None, database=None, suppress_health_check=list(hypothesis.HealthCheck)
+    "contract",
+    max_examples=300,
+    deadline=None,
+    database=None,
+    derandomize=True,  # what a run tells is about the change, not about its luck
+    suppress_health_check=list(hypothesis.HealthCheck),
 )
 hypothesis.settings.load_profile("contract")
 

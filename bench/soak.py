@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 KIB, MIB = 1024, 1024 * 1024
 SETTLED = 20.0  # seconds after which a write that wasn't acknowledged has taken effect, or never will
+IDLE = 60.0  # seconds after which connections that nobody uses are closed, on both sides
+SPARE = 20  # descriptors that a worker may have more at the end
 PATIENCE = 90.0  # seconds that a read at the end may be refused
 OWN_IDS, SHARED_IDS = 12, 4  # of each client; of all
 SIZES = ((0, 0, 6), (1, 4 * KIB, 60), (4 * KIB, 256 * KIB, 24), (256 * KIB, 2 * MIB, 8), (8 * MIB, 8 * MIB, 2))
@@ -423,7 +425,11 @@ def soak(stack: Stack, seconds: float, clients: int, seed: int) -> dict[str, Any
     finally:
         timer.cancel()
     made = {"faults": sum(faults.made.values()), "of each kind": dict(faults.made)}
-    return {"seed": seed, **report, **made, "begin": begin, "most": faults.most, "end": faults.sample()}
+    calm = time.monotonic() + IDLE
+    while (end := faults.sample())["descriptors of a worker"] > begin["descriptors of a worker"] + SPARE:
+        if time.monotonic() > calm:
+            break
+    return {"seed": seed, **report, **made, "begin": begin, "most": faults.most, "end": end}
 
 
 def main() -> None:
