@@ -48,6 +48,7 @@ import docker
 import docker.errors
 import minio
 import pytest
+import urllib3
 from docker.models.containers import Container
 from docker.models.networks import Network
 from docker.types import IPAMConfig, IPAMPool
@@ -63,17 +64,26 @@ CHECKOUT = Path(__file__).parent
 # ---------------------------------------------------------------------------------------------------------------------
 # Small helpers, for tests too
 # ---------------------------------------------------------------------------------------------------------------------
+NOT_YET = (
+    AssertionError,
+    OSError,
+    ValueError,  # an answer that isn't whole
+    http.client.HTTPException,
+    minio.error.MinioException,
+    urllib3.exceptions.HTTPError,
+)
+
+
 def eventually(condition: Callable[..., Any], *args: Any, within: float = 60) -> Any:
     """The first true value of `condition(*args)`, asked again and again; AssertionError after `within` seconds without.
 
-    An AssertionError, OSError or ValueError (an answer that isn't whole) in it counts as "not yet", and is what is
-    raised when the time is over.
+    NOT_YET of it is what is raised when the time is over.
     """
     deadline = time.monotonic() + within
     while True:
         try:
             value, why = condition(*args), None
-        except (AssertionError, OSError, ValueError, http.client.HTTPException) as error:
+        except NOT_YET as error:
             value, why = None, error
         if value:
             return value
@@ -355,7 +365,7 @@ class Node:
     container: Container = field(init=False)
     address: str = field(init=False, default="")
 
-    def create(self, address: str | None = None) -> None:
+    def create(self, address: str | None = None, start: bool = True) -> None:
         """Make and start the container; returns when MinIO answers."""
         lab, stack, network = self.stack.lab, self.stack, str(self.network.name)
         keys = {"MINIO_ROOT_USER": self.user, "MINIO_ROOT_PASSWORD": self.password}
@@ -378,7 +388,8 @@ class Node:
             networking_config={network: lab.docker.api.create_endpoint_config(ipv4_address=address)},
             restart_policy={"Name": "on-failure"},  # of its own; Docker leaves alone what it was told to stop or kill
         )
-        self.start()
+        if start:
+            self.start()
 
     def start(self) -> None:
         self.container.start()
@@ -389,7 +400,7 @@ class Node:
 
     def wait_live(self) -> None:
         url = f"http://{self.address}:9000/minio/health/live"
-        eventually(lambda: urllib.request.urlopen(url, timeout=2).status == 200, within=30)
+        eventually(lambda: urllib.request.urlopen(url, timeout=2).status == 200, within=120)
 
     def stop(self) -> None:
         self.container.stop(timeout=3)
@@ -597,7 +608,7 @@ class Gateway:
 
     def wait_up(self) -> None:
         """Until it answers anything."""
-        eventually(lambda: self.get("up").status, within=30)
+        eventually(lambda: self.get("up").status, within=120)
 
     def wait_ready(self, ids: Iterable[str] | None = None) -> None:
         """Until each worker has answered for these ids (else for one of each node)."""
@@ -611,7 +622,8 @@ class Gateway:
 
         def asked() -> bool:
             together(partial(ask, id) for id in [*wanted] * 2 * self.concurrency)
-            return len(ready) == len(wanted) * self.concurrency
+            workers = {worker for worker, _ in ready}
+            return sum(ready.issuperset((worker, id) for id in wanted) for worker in workers) >= self.concurrency
 
         eventually(asked)
 
@@ -818,17 +830,20 @@ class Stack:
         entrypoint: list[str] | None = None,
         address: str | None = None,
         network: Network | None = None,
+        start: bool = True,
     ) -> Node:
         """A node that answers. One that is put on another network isn't counted among the stack's `nodes`."""
         user, password = user or f"user{secrets.token_hex(6)}", password or f"pass{secrets.token_hex(12)}"
         node = Node(self, f"{self.marker}-{suffix}", network or self.network, user, password, env, region, entrypoint)
-        node.create(address or (None if network else self.new_address()))
+        node.create(address or (None if network else self.new_address()), start)
         if not network:
             self.nodes.append(node)
         return node
 
     def add_nodes(self, suffixes: Iterable[str]) -> list[Node]:
-        nodes = together(partial(self.add_node, suffix) for suffix in suffixes)
+        """Nodes that Docker lists, all of them, before the first one runs."""
+        nodes = together(partial(self.add_node, suffix, start=False) for suffix in suffixes)
+        together(node.start for node in nodes)
         self.nodes.sort(key=lambda node: node.name)
         return sorted(nodes, key=lambda node: node.name)
 
@@ -1070,6 +1085,4 @@ def faulty(faulty_stack: Stack) -> Iterator[Stack]:
             node.unpause()
         elif node.container.status != "running":
             node.start()
-        else:
-            node.container.kill("SIGCONT")
     faulty_stack.gateways[0].wait_ready()

@@ -215,14 +215,32 @@ class Gateway:
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD, PUT or DELETE.", ("Allow", ", ".join(METHODS)))
         if method == "PUT":
             return self._write(object_id, writing(environ), self._upload(object_id, environ))
-        view = self.discovery.current_view()
-        if (view.older or view.anywhere) and (homes := view.homes(object_id)).others:
-            return (
-                self._delete_moving(object_id)
-                if method == "DELETE"
-                else self._read_moving(method, object_id, environ, homes)
-            )
-        return self._delete(object_id) if method == "DELETE" else self._read(method, object_id, environ)
+        for _ in range(TRIES):
+            view = self.discovery.current_view()
+            if not view.nodes:
+                self.discovery.refresh()
+                if not (view := self.discovery.current_view()).nodes:
+                    raise unavailable("No node has answered yet.")
+            try:
+                return self._read_or_delete(method, object_id, environ, view)
+            except Moved:
+                continue
+            except Gone:
+                raise
+            except Refusal as refusal:  # a miss is one only by the view that says where to look
+                if refusal.status is not HTTPStatus.NOT_FOUND or self.discovery.current_view() is view:
+                    raise
+        raise Moved
+
+    def _read_or_delete(self, method: str, object_id: str, environ: Environ, view: View) -> Answer:
+        homes = view.homes(object_id) if view.older or view.anywhere else None
+        if homes is None or not homes.others:
+            if method == "DELETE":
+                return self._delete(object_id, expected=owner(view.nodes, object_id).name)
+            return self._read(method, object_id, environ)
+        if method == "DELETE":
+            return self._delete_moving(object_id, view)
+        return self._read_moving(method, object_id, environ, homes)
 
     def _permit(self, authorization: str, *, writing: bool) -> None:
         """Raises Refusal unless the request bears a token for what it wants (RFC 6750).
@@ -296,7 +314,7 @@ class Gateway:
         return self._put(object_id, headers, upload, view)
 
     def _put(self, object_id: str, headers: Mapping[str, str], upload: Upload, view: View) -> Answer:
-        """Stores it with the owner by this view. Raises Refusal (503) where that isn't the owner any more."""
+        """Stores it with the owner by this view. Raises Moved where that isn't the owner any more."""
         if not view.nodes:
             raise unavailable("No node has answered yet.")
         expected = owner(view.nodes, object_id).name
@@ -307,8 +325,8 @@ class Gateway:
         self._acknowledge(object_id, node)
         return Answer("200 OK", [("ETag", reply.headers["etag"]), ("Content-Length", "0")])
 
-    def _delete(self, object_id: str, home: str = "") -> Answer:
-        node, connection, reply = self._exchange(object_id, "DELETE", {}, home=home)
+    def _delete(self, object_id: str, home: str = "", expected: str = "") -> Answer:
+        node, connection, reply = self._exchange(object_id, "DELETE", {}, home=home, expected=expected)
         node.release(connection)
         if reply.status != 204 and reply.status != 404:
             raise refusal(node, reply)
@@ -317,12 +335,12 @@ class Gateway:
         return Answer("204 No Content", [])
 
     def _acknowledge(self, object_id: str, node: Node) -> None:
-        """Raises Refusal (503) for a write that went to a node which may not be the owner any more."""
+        """Raises Moved for a write that went to a node which may not be the owner any more."""
         if (
             not (node.leased or self.discovery.vouch(node))
             or owner(self.discovery.current_view().nodes, object_id).name != node.name
         ):
-            raise unavailable("The object's place changed meanwhile; try again.")
+            raise Moved
 
     # -- the same while the layout isn't settled and the object may be elsewhere; why it is right: objgwlayout
 
@@ -374,14 +392,13 @@ class Gateway:
                 break
         raise unavailable("The object changed meanwhile; try again.")
 
-    def _delete_moving(self, object_id: str) -> Answer:
+    def _delete_moving(self, object_id: str, view: View) -> Answer:
         """Leaves a marker with the owner, which hides all other copies, then deletes those that can be reached.
 
         Not where one of the others is about to become the owner: it might have a newer object by the time it is asked.
         """
-        view = self.discovery.current_view()
         if view.moved:
-            return self._delete(object_id)
+            return self._delete(object_id, expected=owner(view.nodes, object_id).name)
         headers = {"content-type": "text/plain", ERA: str(view.era), DELETED: "1"}
         self._put(object_id, headers, Upload(io.BytesIO(MARKER), len(MARKER)), view)
         for node in view.homes(object_id).others if view.until == math.inf and self.discovery.view is view else ():
@@ -395,12 +412,12 @@ class Gateway:
         """The newest copy of an object, and the owner's. Raises Refusal where a node that has to be asked can't be."""
         view = self.discovery.current_view()
         homes = view.homes(object_id)
-        mine = self._copy(object_id, "")
+        mine = self._copy(object_id, homes.owner.name)
         if view.moved or (mine and (homes.sure or mine.era == view.era)):
             return mine, mine
         copies = [copy for copy in (mine, *(self._copy(object_id, node.name) for node in homes.others)) if copy]
         if not copies:  # it may have been moved while they were asked
-            mine = self._copy(object_id, "")
+            mine = self._copy(object_id, homes.owner.name)
             return mine, mine
         return max(copies, key=lambda copy: (copy.era, copy.modified)), mine
 
@@ -450,8 +467,8 @@ class Gateway:
         """One request to the owner, or to the node that is named, sent again only where that can't do harm: none of it
         was answered, it has the same effect twice, and its body is still at hand.
 
-        Raises Refusal (503) where the node can't be reached or breaks off, and where the owner isn't, or isn't any
-        more, the one that is `expected`.
+        Raises Refusal (503) where the node can't be reached or breaks off, and Moved where the owner isn't, or isn't
+        any more, the one that is `expected`.
         """
         seen = current.get()
         request = Request(method, f"/{self.settings.bucket}/{object_id}", headers, upload, seen.request_id)
@@ -460,7 +477,7 @@ class Gateway:
             last = attempt == ATTEMPTS - 1
             node = self._node(object_id, home)
             if expected not in ("", node.name):
-                raise unavailable("The object's place changed meanwhile; try again.")
+                raise Moved
             expected = node.name
             seen.asks(node.name, attempt, upload.length if upload else 0)
             trying = trying or node.admit()
@@ -538,6 +555,14 @@ class Gateway:
 
 class Gone(Refusal):
     """404: the object was deleted while the layout wasn't settled, as a marker says. No other node has to be asked."""
+
+
+class Moved(Refusal):
+    """503: the layout changed while the request was on its way to what was the owner. An upload can't start over."""
+
+    def __init__(self) -> None:
+        again = unavailable("The object's place changed meanwhile; try again.")
+        super().__init__(again.status, again.detail, *again.headers)
 
 
 class Copy(NamedTuple):

