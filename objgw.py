@@ -233,14 +233,14 @@ class Gateway:
         raise Moved
 
     def _read_or_delete(self, method: str, object_id: str, environ: Environ, view: View) -> Answer:
-        homes = view.homes(object_id) if view.older or view.anywhere else None
-        if homes is None or not homes.others:
-            if method == "DELETE":
-                return self._delete(object_id, expected=owner(view.nodes, object_id).name)
-            return self._read(method, object_id, environ)
+        homes = view.moving(object_id)
         if method == "DELETE":
-            return self._delete_moving(object_id, view)
-        return self._read_moving(method, object_id, environ, homes)
+            if homes and not view.moved:
+                return self._delete_moving(object_id, view, homes)
+            return self._delete(object_id, expected=owner(view.nodes, object_id).name)
+        if homes:
+            return self._read_moving(method, object_id, environ, homes)
+        return self._read(method, object_id, environ)
 
     def _permit(self, authorization: str, *, writing: bool) -> None:
         """Raises Refusal unless the request bears a token for what it wants (RFC 6750).
@@ -309,7 +309,7 @@ class Gateway:
     def _write(self, object_id: str, headers: dict[str, str], upload: Upload) -> Answer:
         """An upload whose first bytes have come, which may have taken long: the view counts that there is now."""
         view = self.discovery.current_view()
-        if (view.older or view.anywhere) and view.homes(object_id).others:
+        if view.moving(object_id):
             return self._put_moving(object_id, headers, upload)
         return self._put(object_id, headers, upload, view)
 
@@ -392,16 +392,14 @@ class Gateway:
                 break
         raise unavailable("The object changed meanwhile; try again.")
 
-    def _delete_moving(self, object_id: str, view: View) -> Answer:
+    def _delete_moving(self, object_id: str, view: View, homes: Homes) -> Answer:
         """Leaves a marker with the owner, which hides all other copies, then deletes those that can be reached.
 
         Not where one of the others is about to become the owner: it might have a newer object by the time it is asked.
         """
-        if view.moved:
-            return self._delete(object_id, expected=owner(view.nodes, object_id).name)
         headers = {"content-type": "text/plain", ERA: str(view.era), DELETED: "1"}
         self._put(object_id, headers, Upload(io.BytesIO(MARKER), len(MARKER)), view)
-        for node in view.homes(object_id).others if view.until == math.inf and self.discovery.view is view else ():
+        for node in homes.others if view.until == math.inf and self.discovery.view is view else ():
             try:
                 self._delete(object_id, node.name)
             except Refusal as refusal:

@@ -185,7 +185,7 @@ class Wire:
         while True:
             connection, reused = self._open()
             try:
-                reply = self._node._exchange(connection, request)
+                reply = self._node.ask(connection, request)
             except UpstreamError as error:
                 self.close()
                 if reused and not connection.answered and not (upload and upload.spent):

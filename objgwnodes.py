@@ -56,6 +56,11 @@ class View(NamedTuple):
     moved: bool = False  # every object is with its owner, so that a miss there is a miss
     until: float = math.inf  # Unix time from which on requests wait for the next view
 
+    def moving(self, object_id: str) -> Homes | None:
+        """The nodes that may have an object; None where only its owner may."""
+        homes = self.homes(object_id) if self.older or self.anywhere else None
+        return homes if homes and homes.others else None
+
     def homes(self, object_id: str) -> Homes:
         """The nodes that may have an object."""
         first = owner(self.nodes, object_id)
@@ -340,10 +345,7 @@ class Discovery:
                     raise UpstreamError("it has changed")
                 sent = time.monotonic()
                 reply = node.ask(connection, request) if request else node.make_bucket(connection)
-                while reply.left:
-                    more = connection.receive(reply.left)
-                    reply.body += more
-                    reply.left -= len(more)
+                connection.finish(reply)
             except UpstreamError:
                 connection.close()
                 if connection.reused and not connection.answered:

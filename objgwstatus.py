@@ -675,15 +675,11 @@ def census(node: Node, settings: Settings) -> tuple[int, int, bool]:
                 if reply.code == "NoSuchBucket":
                     return 0, 0, False
                 raise OSError(f"{reply.status} {reply.code}")
-            blocks = [reply.body]
-            while reply.left:
-                blocks.append(connection.receive(min(reply.left, 65536)))
-                reply.left -= len(blocks[-1])
-            page = b"".join(blocks)
-            found = LISTED.findall(page)
+            connection.finish(reply)
+            found = LISTED.findall(reply.body)
             objects += len(found)
             size += sum(int(each) for _, each in found)
-            if b"<IsTruncated>true" not in page or not found:
+            if b"<IsTruncated>true" not in reply.body or not found:
                 return objects, size, False
             after = f"&start-after={found[-1][0].decode()}"
     finally:

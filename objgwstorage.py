@@ -226,6 +226,14 @@ class Connection:
                 reply.left -= len(more)
         return reply
 
+    def finish(self, reply: Reply) -> None:
+        """Reads what is left of an answer's body."""
+        blocks = [reply.body]
+        while reply.left:
+            blocks.append(self.receive(min(reply.left, 65536)))
+            reply.left -= len(blocks[-1])
+        reply.body = b"".join(blocks)
+
     def end(self) -> None:
         """Makes whoever waits on it get an UpstreamError."""
         with contextlib.suppress(OSError):
