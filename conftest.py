@@ -107,13 +107,20 @@ def together(calls: Iterable[Callable[[], Any]]) -> list[Any]:
 
 
 @contextmanager
+def alone(what: str) -> Iterator[None]:
+    """Runs the block while no other process of this run is in one of the same name."""
+    with open(f"/tmp/objgw-test-{what}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def still_network() -> Iterator[None]:
     """While the block runs, no process of this run puts the tests' container on a network, or takes it off one.
 
     A browser would give up what it's asking for (ERR_NETWORK_CHANGED).
     """
-    with open("/tmp/objgw-test-network.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone("network"):
         yield
 
 
@@ -273,8 +280,7 @@ class Lab:
 
     def build(self) -> None:
         """Clean up, and make the gateway's image. For a second process of a run all of it is in the engine's cache."""
-        with open("/tmp/objgw-test.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with alone("image"):
             self.sweep_leftovers()
             self.docker.images.build(path=str(CHECKOUT), target="gateway", tag=self.image, rm=True)
 
@@ -613,19 +619,29 @@ class Gateway:
     def wait_ready(self, ids: Iterable[str] | None = None) -> None:
         """Until each worker has answered for these ids (else for one of each node)."""
         wanted = set(ids or map(self.stack.id_of, self.stack.nodes))
-        ready = set[tuple[str, str]]()
+        self.wait_workers([f"/object/{id}" for id in wanted], lambda answer: answer.status != 503)
 
-        def ask(id: str) -> None:
-            answer = self.get(id)
-            if answer.status != 503:
-                ready.add((answer.worker, id))
+    def wait_workers(self, paths: Sequence[str], good: Callable[[Answer], bool]) -> None:
+        """Until each worker has given a good answer for each of the paths."""
+        answered = set[tuple[str, str]]()
+
+        def ask(path: str) -> None:
+            answer = self.request("GET", path)
+            if good(answer):
+                answered.add((answer.worker, path))
 
         def asked() -> bool:
-            together(partial(ask, id) for id in [*wanted] * 2 * self.concurrency)
-            workers = {worker for worker, _ in ready}
-            return sum(ready.issuperset((worker, id) for id in wanted) for worker in workers) >= self.concurrency
+            together(partial(ask, path) for path in [*paths] * 2 * self.concurrency)
+            workers = {worker for worker, _ in answered}
+            return sum(answered.issuperset((each, path) for path in paths) for each in workers) >= self.concurrency
 
         eventually(asked)
+
+    def refuses(self) -> bool:
+        """Whether it takes no more connections."""
+        with suppress(ConnectionRefusedError), socket.create_connection((self.address, 3000), 1):
+            return False
+        return True
 
     def request(
         self,

@@ -69,13 +69,6 @@ def at_once(request: Callable[[], Answer], times: int) -> list[Timed]:
         return sorted((each.result() for each in done), key=lambda each: each.seconds)
 
 
-def refuses(gateway: Gateway) -> bool:
-    """Whether the gateway takes no more connections."""
-    with suppress(ConnectionRefusedError), socket.create_connection((gateway.address, 3000), 1):
-        return False
-    return True
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # Slow clients
 # ---------------------------------------------------------------------------------------------------------------------
@@ -456,7 +449,7 @@ def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway
             user.start()
         eventually(lambda: len(outcomes) > 20)
         gateway.container.kill("SIGTERM")
-        eventually(refuses, gateway, within=20)
+        eventually(gateway.refuses, within=20)
         assert ended == {}
         go_on.set()
     for user in users:

@@ -1039,6 +1039,14 @@ def test_once_rebalanced_all_of_it_is_at_its_owner_with_its_headers_and_deleted_
 # ---------------------------------------------------------------------------------------------------------------------
 # Layouts that change again before anything has moved; requests that are under way when it changes
 # ---------------------------------------------------------------------------------------------------------------------
+def filled(stack: Stack, objects: int) -> tuple[Gateway, list[Model]]:
+    """A gateway to the stack's nodes, and so many objects that it has stored."""
+    gateway, models = stack.add_gateway(), [Model() for _ in range(objects)]
+    gateway.wait_ready()
+    store(gateway, models)
+    return gateway, models
+
+
 def change_a_third(gateway: Gateway, models: Sequence[Model]) -> None:
     """Of each six objects, one is written, one is deleted; one more is made."""
     clients = Clients([gateway], models)
@@ -1054,10 +1062,7 @@ def change_a_third(gateway: Gateway, models: Sequence[Model]) -> None:
 
 def test_nodes_that_join_one_after_another_without_a_rebalance_between_lose_nothing(stack: Stack) -> None:
     stack.add_nodes("123")
-    gateway = stack.add_gateway()
-    gateway.wait_ready()
-    models = [Model() for _ in range(180)]
-    store(gateway, models)
+    gateway, models = filled(stack, 180)
     for suffix in "45":
         stack.add_node(suffix)
         wait_in_force(gateway, stack.nodes)
@@ -1074,10 +1079,7 @@ def test_what_was_written_to_a_node_that_leaves_again_before_a_rebalance_wins_an
     stack: Stack,
 ) -> None:
     two = stack.add_nodes("12")
-    gateway = stack.add_gateway()
-    gateway.wait_ready()
-    models = [Model() for _ in range(180)]
-    store(gateway, models)
+    gateway, models = filled(stack, 180)
     third = stack.add_node("3")
     wait_in_force(gateway, stack.nodes)
     change_a_third(gateway, models)
@@ -1182,10 +1184,7 @@ def assert_split(gateway: Gateway, models: Iterable[Model], lost: Node) -> None:
 
 def test_ids_of_a_node_that_docker_does_not_list_are_503_until_it_is_back_also_after_a_restart(stack: Stack) -> None:
     one, lost, three = stack.add_nodes("123")
-    gateway = stack.add_gateway()
-    gateway.wait_ready()
-    models = [Model() for _ in range(60)]
-    store(gateway, models)
+    gateway, models = filled(stack, 60)
     others = [stack.id_of(one), stack.id_of(three)]
     lost_ids = [model.id for model in models if stack.owner(model.id) is lost]
 
@@ -1206,10 +1205,7 @@ def test_ids_of_a_node_that_docker_does_not_list_are_503_until_it_is_back_also_a
 
 def test_a_node_that_came_back_empty_is_not_taken_for_what_it_was_until_that_is_given_up(stack: Stack) -> None:
     one, lost, three = stack.add_nodes("123")
-    gateway = stack.add_gateway()
-    gateway.wait_ready()
-    models = [Model() for _ in range(60)]
-    store(gateway, models)
+    gateway, models = filled(stack, 60)
     others = [stack.id_of(one), stack.id_of(three)]
     gone = [model for model in models if stack.owner(model.id) is lost]
     eventually(lambda: record_of(lost).fresh == ())
@@ -1241,10 +1237,7 @@ def test_a_node_that_came_back_empty_is_not_taken_for_what_it_was_until_that_is_
 
 def test_a_node_that_is_gone_for_good_is_given_up_and_another_of_its_name_joins(stack: Stack) -> None:
     *two, lost = stack.add_nodes("123")
-    gateway = stack.add_gateway()
-    gateway.wait_ready()
-    models = [Model() for _ in range(60)]
-    store(gateway, models)
+    gateway, models = filled(stack, 60)
     lost.lose()
     stack.nodes.remove(lost)
     for model in models:

@@ -21,7 +21,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -979,19 +978,12 @@ def test_a_request_that_is_under_way_when_the_gateway_is_told_to_stop_is_finishe
     def body() -> Iterator[bytes]:
         yield b"before "
         gateway.container.kill("SIGTERM")
-        eventually(lambda: refused(gateway))
+        eventually(gateway.refuses)
         yield b"and after"
 
     assert gateway.put(id, body()).status == 200
     assert gateway.container.wait(timeout=20)["StatusCode"] == 0
     assert node.client().get_object(BUCKET, id).read() == b"before and after"
-
-
-def refused(gateway: Gateway) -> bool:
-    """Whether the gateway takes no more connections."""
-    with suppress(ConnectionRefusedError), socket.create_connection((gateway.address, 3000), 1):
-        return False
-    return True
 
 
 def test_the_image_holds_only_what_runs(gateway: Gateway) -> None:

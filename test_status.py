@@ -24,7 +24,7 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from conftest import Gateway, RawConnection, Stack, eventually, random_id, still_network, together
+from conftest import Answer, Gateway, RawConnection, Stack, eventually, random_id, still_network
 
 OPEN = ("/health/live", "/health/ready")
 GUARDED = ("/health", "/metrics", "/status.json", "/status.json?id=abc")
@@ -35,8 +35,13 @@ def health(gateway: Gateway) -> dict[str, Any]:
     return document
 
 
+def told_states(answer: Answer) -> dict[str, str]:
+    """The nodes' states that an answer of /health says."""
+    return {node["name"]: node["state"] for node in json.loads(answer.body)["nodes"]}
+
+
 def states(gateway: Gateway) -> dict[str, str]:
-    return {node["name"]: node["state"] for node in health(gateway)["nodes"]}
+    return told_states(gateway.request("GET", "/health"))
 
 
 def samples(gateway: Gateway, name: str, **headers: str) -> dict[tuple[str, ...], float]:
@@ -62,18 +67,8 @@ def access_lines(gateway: Gateway) -> list[str]:
 
 def wait_healthy(gateway: Gateway) -> None:
     """Until each worker has found all nodes up."""
-    names, well = {node.name for node in gateway.stack.nodes}, set[str]()
-
-    def ask() -> None:
-        answer = gateway.request("GET", "/health")
-        if {node["name"]: node["state"] for node in json.loads(answer.body)["nodes"]} == dict.fromkeys(names, "up"):
-            well.add(answer.worker)
-
-    def asked() -> bool:
-        together([ask] * 8)
-        return len(well) >= gateway.concurrency
-
-    eventually(asked)
+    wanted = {node.name: "up" for node in gateway.stack.nodes}
+    gateway.wait_workers(["/health"], lambda answer: told_states(answer) == wanted)
 
 
 @pytest.fixture(scope="module")

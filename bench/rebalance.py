@@ -80,11 +80,8 @@ def load(small: int, seconds: float, port: int) -> dict[str, Any]:
             latencies.append(time.monotonic() - began)
         connection.close()
 
-    threads = [threading.Thread(target=use, args=[number]) for number in range(CLIENTS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(use, range(CLIENTS)))
     latencies.sort()
     return {
         "GETs/s": round(len(latencies) / seconds),

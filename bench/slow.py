@@ -16,9 +16,9 @@ import json
 import multiprocessing
 import random
 import socket
-import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -117,11 +117,8 @@ def normal(seconds: float, port: int) -> tuple[list[float], Counter[str]]:
             time.sleep(0.02)
         connection.close()
 
-    threads = [threading.Thread(target=use, args=[number]) for number in range(NORMAL)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(NORMAL) as pool:
+        list(pool.map(use, range(NORMAL)))
     return sorted(latencies), failures
 
 
