@@ -1066,6 +1066,14 @@ def gateway(shared: Stack) -> Gateway:
     return shared.gateways[0]
 
 
+@pytest.fixture(scope="module")
+def landmark(shared: Stack) -> tuple[str, bytes]:
+    """An object that is there all the time: its id and its bytes."""
+    id, body = random_id(), b"what only a GET of the landmark brings"
+    assert shared.gateways[0].put(id, body).status == 200
+    return id, body
+
+
 @pytest.fixture
 def stack(lab: Lab) -> Iterator[Stack]:
     """An empty stack of the test's own, for what can't be undone."""

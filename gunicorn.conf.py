@@ -75,6 +75,7 @@ forwarded_allow_ips = "*"
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 worker_tmp_dir = "/dev/shm"
+header_map = "dangerous"  # names with underscores come as they are: our worker doesn't mistake them for others
 
 
 def post_worker_init(worker: Any) -> None:

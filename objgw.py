@@ -39,6 +39,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from objgwdates import http_time
 from objgwhttp import (
     CONDITIONS,
     NOT_MODIFIED,
@@ -48,18 +49,17 @@ from objgwhttp import (
     Refusal,
     StartResponse,
     answered,
-    http_time,
     permits,
     precondition,
     reading,
     unavailable,
     unchanged,
-    writing,
 )
 from objgwlayout import DELETED, ERA, MARKER, OBJECT_ID, POLL_SECONDS, SWEPT_ETAG, owner
 from objgwnodes import Discovery, Homes, View
 from objgwstatus import Status, current
-from objgwstorage import IF_MATCH, BodyError, Connection, Node, Reply, Request, Upload, UpstreamError, spool
+from objgwstorage import BodyError, Connection, Node, Reply, Request, Upload, UpstreamError, spool
+from objgwwrites import IF_MATCH, deleting, writing
 
 log = logging.getLogger("objgw")
 
@@ -156,7 +156,9 @@ NO_OBJECT = "There is no object with this id."
 CONDITION_FAILED = "The object isn't what the request's conditions ask for."
 # S3 error codes: a key that the node doesn't know (any more), and an upload that isn't what its checksum says.
 KEY_REFUSED = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"})
-CHECKSUM_REFUSED = frozenset({"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "InvalidArgument"})
+CHECKSUM_REFUSED = frozenset(
+    {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "InvalidArgument"}
+)
 
 
 class Gateway:
@@ -214,7 +216,10 @@ class Gateway:
         if method not in METHODS:
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD, PUT or DELETE.", ("Allow", ", ".join(METHODS)))
         if method == "PUT":
-            return self._write(object_id, writing(environ), self._upload(object_id, environ))
+            headers = writing(environ)
+            return self._write(object_id, headers, self._upload(object_id, environ, headers))
+        if method == "DELETE":
+            deleting(environ)
         for _ in range(TRIES):
             view = self.discovery.current_view()
             if not view.nodes:
@@ -266,6 +271,10 @@ class Gateway:
             node.leave(connection, reply)
             del headers["range"]
             node, connection, reply = self._exchange(object_id, method, headers, home=home)
+        beyond = reply if reply.status == 416 and conditions else None
+        if beyond:  # the conditions come first (RFC 9110, 13.2.2), and what they are about isn't in this answer
+            node.release(connection)
+            node, connection, reply = self._exchange(object_id, "HEAD", {}, home=home)
         if reply.status not in (200, 206):
             node.release(connection)
             if reply.status == 304:
@@ -281,6 +290,9 @@ class Gateway:
                 if status is HTTPStatus.NOT_MODIFIED:
                     return not_modified(reply)
                 raise Refusal(status, CONDITION_FAILED)
+        if beyond:
+            node.release(connection)
+            raise refusal(node, beyond)
         status = HTTPStatus(reply.status)
         if reply.headers.get("content-range", "").endswith("/0"):  # MinIO, to a suffix of nothing: no such range
             status = HTTPStatus.OK
@@ -292,14 +304,19 @@ class Gateway:
             body = [reply.body]
         return Answer(f"{status.value} {status.phrase}", answered(reply.headers), body)
 
-    def _upload(self, object_id: str, environ: Environ) -> Upload:
+    def _upload(self, object_id: str, environ: Environ, headers: Mapping[str, str]) -> Upload:
         """The request's body, of which a first piece is read. Raises Refusal where it needn't be sent."""
-        self._node(object_id)  # refuses before the body is read
+        node = self._node(object_id)  # refuses before the body is read
+        if any(name in headers for name in IF_MATCH) and (node.leased or self.discovery.vouch(node)):
+            refuse_undecided(node, headers)
         maximum = self.settings.max_object_bytes or S3_MAXIMUM
         if "HTTP_TRANSFER_ENCODING" in environ:
             if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":  # RFC 9112, 6.1
                 raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding is chunked.")
             stream, length = spool(environ["wsgi.input"], maximum)
+        elif not environ.get("CONTENT_LENGTH") and environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+            # RFC 1945, 7.2.2. In HTTP/1.1 it means that there is no body (RFC 9112, 6.3).
+            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "A PUT of HTTP/1.0 needs a Content-Length.")
         else:
             stream, length = environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
         if length > maximum:
@@ -379,7 +396,7 @@ class Gateway:
             if not permits(conditions, newest.etag if newest and not newest.deleted else None):
                 raise Refusal(HTTPStatus.PRECONDITION_FAILED, CONDITION_FAILED)
             sent = {**headers, ERA: str(view.era)}
-            if mine and (conditions or mine.deleted):
+            if mine and (conditions or (mine.deleted and mine.node.keeps_conditions)):
                 sent["if-match"] = mine.etag
             elif conditions:
                 sent["if-none-match"] = "*"
@@ -487,6 +504,8 @@ class Gateway:
                     seen.failed(node.name)
                     node.broke(TimeoutError("it doesn't give its record"))
                     raise unavailable("The node of this id doesn't answer.")
+                if upload:
+                    refuse_undecided(node, headers)
                 connection = node.kept() or self._connect(node)
             finally:
                 node.connecting -= 1
@@ -578,6 +597,15 @@ def token_digest(token: str) -> bytes:
     return hashlib.sha256(token.encode("latin-1", "replace")).digest()
 
 
+def refuse_undecided(node: Node, headers: Mapping[str, str]) -> None:
+    """Raises Refusal for an upload with a condition, where the node's server takes no notice of conditions."""
+    if not node.keeps_conditions and any(name in headers for name in IF_MATCH):
+        if node.keeps_conditions is None:
+            raise unavailable("Whether the node of this id decides conditions isn't known yet; try again.")
+        detail = "The server of this id's node ignores conditions on PUT, so this one can't be decided without a race."
+        raise Refusal(HTTPStatus.NOT_IMPLEMENTED, f"{detail} Nothing was stored.")
+
+
 def not_modified(reply: Reply) -> Answer:
     """304, with those headers of the object that it has."""
     return Answer("304 Not Modified", [header for header in answered(reply.headers) if header[0] in NOT_MODIFIED])
@@ -607,10 +635,11 @@ def refusal(node: Node, reply: Reply, *, writing: bool = False) -> Refusal:
         return Refusal(HTTPStatus.BAD_REQUEST, "The body isn't what its checksum says. Nothing was stored.")
     if status == 400 and writing and code == "MetadataTooLarge":
         return Refusal(HTTPStatus.BAD_REQUEST, "The x-amz-meta-* headers are too large. Nothing was stored.")
-    if code in ("EntityTooLarge", "XMinioStorageFull"):
-        detail = "The object is too large for the node." if code == "EntityTooLarge" else "The node's disk is full."
-        status = 413 if code == "EntityTooLarge" else 507
-        return Refusal(HTTPStatus(status), detail)
+    if code == "EntityTooLarge":
+        return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The object is too large for the node.")
+    if reply.full:
+        detail = "The node of this id has no room left: its disk is full, or its quota is used up."
+        return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, detail)
     log.warning("node %s: unexpected answer: %d %s", node.name, status, code)
     if status in (429, 503):
         return unavailable("The node of this id is busy or starting.")

@@ -65,6 +65,7 @@ from tqdm import tqdm
 
 import objgw
 import objgwlayout
+from objgwconditions import keeps_conditions
 from objgwdocker import DockerReader, NodeRecord
 from objgwlayout import (
     DELETED,
@@ -80,7 +81,8 @@ from objgwlayout import (
     Spread,
     owner_name,
 )
-from objgwstorage import BLOCK, KEPT_SECONDS, Connection, Node, Reply, Request, Upload, UpstreamError
+from objgwstorage import BLOCK, FULL, KEPT_SECONDS, Connection, Node, Reply, Request, Upload, UpstreamError
+from objgwwrites import STORED
 
 JOBS = 8  # objects that are moved at a time
 ATTEMPTS = 6  # at an object that changes, or whose node breaks off; with pauses of 0.5, 1, 2, 4 … seconds
@@ -95,8 +97,8 @@ PAGE = 1000  # objects of one answer to a listing
 OBJECT_WEIGHT = 64 * 1024  # bytes that take as long as the requests for one object do, for the estimate
 PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
 PLAIN_MD5 = re.compile(r'"[0-9a-f]{32}"')
-# What of an object's headers goes with it, beside x-amz-meta-*.
-KEPT = ("content-type", "content-encoding", "content-disposition", "content-language", "cache-control", "expires")
+
+IGNORES_CONDITIONS = "has a server that ignores conditions on PUT"
 
 FINE, FOUND, CANNOT, BUSY, INTERRUPTED = 0, 1, 2, 3, 130
 EXIT_CODES = """exit codes:
@@ -322,6 +324,16 @@ class Cluster:
             int(era) if era.isdecimal() else 0, DELETED in headers,
         )  # fmt: skip
 
+    def keeps_conditions(self, name: str) -> bool | None:
+        """Whether a node decides the conditions of a PUT; None where it doesn't say. Raises NodeTrouble."""
+        wire = self.wire(name)
+
+        def ask(request: Request) -> Reply:
+            body = b"" if request.upload else None  # each body of these requests is empty
+            return cast(Reply, wire.ask(request.method, request.path, request.headers, body))
+
+        return keeps_conditions(ask, self.records_bucket)
+
     def listing(self, name: str) -> Iterator[Copy]:
         """All objects of a node, sorted by the bytes of their keys. Goes on where a node breaks off for some seconds.
 
@@ -365,6 +377,8 @@ class Cluster:
                 raise NodeTrouble(f"{name} can't be listed: {error.code}") from None
         except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             raise NodeTrouble(f"{name} can't be listed: {error}") from None
+        except (ValueError, SyntaxError) as error:  # of what should be XML
+            raise NodeTrouble(f"{name} gives no listing of S3: {error}") from None
 
     def ids(self, names: Iterable[str]) -> Iterator[tuple[str, dict[str, Copy]]]:
         """Each key in order, with its copies by node."""
@@ -397,8 +411,8 @@ def modified(listed: minio.datatypes.Object) -> float:
 
 def unexpected(name: str, reply: Reply) -> Trouble:
     """What is said of an answer that nobody asked for."""
-    if reply.status == 507 or reply.code == "XMinioStorageFull":
-        return Trouble(f"{name} has no room left on its disk")
+    if reply.full:
+        return Trouble(f"{name} has no room left: its disk is full, or its quota is used up")
     return NodeTrouble(f"{name} gave an unexpected answer: {reply.status} {reply.code}")
 
 
@@ -564,6 +578,8 @@ class Shift:
         self.layout = self.records.change(lambda layout: layout)
         layout, found, silent = self.records.current()
         self.records.whole(layout, found, silent)
+        if ignorant := [name for name in layout.all_names if self.cluster.keeps_conditions(name) is False]:
+            raise Trouble(f"{ignorant[0]} {IGNORES_CONDITIONS}, so objects can't be moved while clients write")
         self._place = layout.all_names[0]
         self._take()
         try:
@@ -846,13 +862,15 @@ class Mover:
         can be mistaken for the owner: it doesn't know the upload.
         """
         client, bucket, key = self.cluster.client(owner)[0], self.cluster.bucket, newest.key
-        titled = {name.title(): value for name, value in headers.items()}
         plain = bool(PLAIN_MD5.fullmatch(newest.etag))
         if plain:
-            titled["X-Minio-Source-Etag"] = newest.etag.strip('"')
+            headers["x-minio-source-etag"] = newest.etag.strip('"')
         upload = ""
         try:
-            upload = client._create_multipart_upload(bucket, key, cast(Any, titled))
+            upload = self._begin_parts(owner, key, headers)
+            if not upload:
+                client.make_bucket(bucket)
+                return False
             size, md5, etags = max(SINGLE, -(-newest.size // PARTS)), hashlib.md5(usedforsecurity=False), list[str]()
             while block := read(size):
                 md5.update(block)
@@ -868,11 +886,8 @@ class Mover:
         except S3Error as error:
             if error.code in ("PreconditionFailed", "NoSuchKey"):
                 return False
-            if error.code == "NoSuchBucket":
-                client.make_bucket(bucket)
-                return False
-            if error.code == "XMinioStorageFull":
-                raise Trouble(f"{owner} has no room left on its disk") from None
+            if error.code in FULL:
+                raise Trouble(f"{owner} has no room left: its disk is full, or its quota is used up") from None
             raise NodeTrouble(f"{owner} gave an unexpected answer: {error.code}") from None
         except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
             raise NodeTrouble(f"{owner} broke off: {error}") from None
@@ -881,6 +896,19 @@ class Mover:
                 with contextlib.suppress(MinioException, urllib3.exceptions.HTTPError, OSError):
                     client._abort_multipart_upload(bucket, key, upload)
         return True
+
+    def _begin_parts(self, owner: str, key: str, headers: Mapping[str, str]) -> str:
+        """The id of a new multipart upload; empty where there is no bucket. Raises Trouble.
+
+        minio-py would sign these headers in UTF-8 and send them in Latin-1.
+        """
+        reply = self.cluster.wire(owner).ask("POST", f"{self.cluster.path(key)}?uploads=", headers, b"")
+        found = re.search(rb"<UploadId>([^<]+)</UploadId>", reply.body)
+        if reply.status == 200 and found:
+            return found[1].decode()
+        if reply.code == "NoSuchBucket":
+            return ""
+        raise unexpected(owner, reply)
 
     def _ready(self, owner: str, older: Copy | None) -> None:
         """Before an upload takes effect. An ETag doesn't tell when a client has just written what was there before, so
@@ -928,7 +956,7 @@ class Mover:
 
 def moved_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers with which an object is stored elsewhere as it is here."""
-    return {name: value for name, value in headers.items() if name in KEPT or name.startswith("x-amz-meta-")}
+    return {name: value for name, value in headers.items() if name in STORED or name.startswith("x-amz-meta-")}
 
 
 def complete_upload(
@@ -1248,6 +1276,11 @@ def nodes(cluster: Cluster, args: argparse.Namespace) -> int:
         for spread in layout.spreads:
             since = f"since {datetime.fromtimestamp(spread.since).astimezone():%F %T}" if spread.since else "ever"
             print(f"  era {spread.era}, {since}: {', '.join(spread.names) or 'anywhere'}")
+    for row in rows:
+        if row["keeps_conditions"] is False:
+            print(
+                f"{row['name']} {IGNORES_CONDITIONS}: uploads with a condition are 501, and no node can join or leave."
+            )
     for what, which in (("Taken out", layout.removed), ("Given up", layout.lost)):
         if which:
             print(f"{what}: {', '.join(which)}")
@@ -1262,7 +1295,7 @@ def node_row(
     record = cluster.nodes.get(name)
     row: dict[str, Any] = {"name": name, "address": f"{record.host}:{record.port}" if record and record.host else None}
     row["state"] = state(layout, record, found.get(name))
-    row |= {"objects": None, "bytes": None, "latency": None}
+    row |= {"objects": None, "bytes": None, "latency": None, "keeps_conditions": None}
     row["share"] = 1 / len(layout.names) if name in layout.names else 0.0
     if name in silent or name not in found:
         return row
@@ -1270,6 +1303,7 @@ def node_row(
         began = time.monotonic()
         records.read_one(name)
         row["latency"] = round(time.monotonic() - began, 4)
+        row["keeps_conditions"] = cluster.keeps_conditions(name)
         counted = Work()
         for copy in cluster.listing(name):
             if not copy.like_marker:

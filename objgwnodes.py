@@ -18,6 +18,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from objgwconditions import keeps_conditions
 from objgwdocker import DockerReader, NodeRecord
 from objgwlayout import (
     HOLD_SECONDS,
@@ -319,6 +320,8 @@ class Discovery:
             sent, reply = self._ask_node(node, Request("GET", f"{self._bucket}/{RECORD}", node.if_changed))
             if reply.code == "NoSuchBucket":
                 self._ask_node(node, Request("PUT", self._bucket, upload=Upload(io.BytesIO(), 0)))
+            if node.keeps_conditions is None and reply.status in (200, 304, 404):
+                self._try_conditions(node)
             node.take_record(sent, reply)
             if not node.ready:
                 self._ask_node(node)
@@ -329,6 +332,15 @@ class Discovery:
         finally:
             node.tried, node.visiting = True, False
             self._visited.set()
+
+    def _try_conditions(self, node: Node) -> None:
+        """Finds out whether the node's server decides conditions. Raises OSError or UpstreamError."""
+        kept = keeps_conditions(lambda request: self._ask_node(node, request)[1], self.settings.records_bucket)
+        if kept is False:
+            log.warning(
+                "node %s: its server ignores conditions on PUT; such uploads are 501, and no node joins", node.name
+            )
+        node.keeps_conditions = kept
 
     def _ask_node(
         self, node: Node, request: Request | None = None, seconds: float = VISIT_SECONDS
@@ -396,7 +408,7 @@ class Discovery:
         # A node that was in the layout once, so that it has a record, may hold what was deleted or replaced since.
         new = {node.name for node in serving if not node.layout or node.name in layout.fresh}
         new -= {*layout.names, *layout.removed}
-        if new:
+        if new and not any(self._nodes[name].keeps_conditions is False for name in {*new, *layout.mentioned}):
             return layout.joined(new, now)
         known = layout.known(node.name for node in serving if node.layout)
         if known is not layout:

@@ -57,6 +57,9 @@ PLAIN = re.compile(rb"(GET|HEAD|DELETE) (/[0-9A-Za-z/]{0,1000}) HTTP/1\.1\r\n")
 PLAIN_MAX = 8192  # bytes that are read at once, and so of a plain request
 FRAMING = frozenset({"CONNECTION", "CONTENT-LENGTH", "EXPECT", "TRANSFER-ENCODING", "UPGRADE"})
 
+# A name or an address, and a port (RFC 9112, 3.2; RFC 3986, 3.2.2). Without the comma that a list of hosts would have.
+HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
+
 # What gunicorn's parser raises for what isn't HTTP; everything else that a request makes it raise is 400.
 STATUS = (
     (errors.LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
@@ -424,6 +427,9 @@ class Worker(GeventWorker):
         }
         for name, value in req.headers:
             key = name.replace("-", "_")
+            if "_" in name:  # the same key as that of another header, which it mustn't be taken for
+                environ["objgw.underscored"] = [*environ.get("objgw.underscored", ()), f"HTTP_{key}"]
+                continue
             if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
                 key = f"HTTP_{key}"
             environ[key] = f"{environ[key]},{value}" if key in environ else value
@@ -457,8 +463,8 @@ class Worker(GeventWorker):
 
 def check(req: Any) -> None:
     """What gunicorn's parser leaves open. Raises errors.InvalidHeader."""
-    names = [name for name, _ in req.headers]
-    if req.version >= (1, 1) and "HOST" not in names:  # RFC 9112, 3.2
+    hosts = [value for name, value in req.headers if name == "HOST"]
+    if not all(map(HOST.fullmatch, hosts)) or (req.version >= (1, 1) and not hosts):  # RFC 9112, 3.2
         raise errors.InvalidHeader("HOST", req=req)
     options = ",".join(value for name, value in req.headers if name == "CONNECTION").lower().split(",")
     if "close" in [option.strip() for option in options]:  # RFC 9112, 9.6: also among others

@@ -839,6 +839,7 @@ class Status:
                 {
                     "name": node.name,
                     "state": known["state"],
+                    "keeps_conditions": node.keeps_conditions,
                     "since": moment(known.get("since")),
                     "last_error": known.get("error"),
                     "last_error_at": moment(known.get("error_at")),

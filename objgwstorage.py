@@ -30,6 +30,7 @@ from typing import IO, TYPE_CHECKING, NamedTuple
 
 from objgwhttp import Refusal, unavailable
 from objgwlayout import LEASE_SECONDS, Layout, owner
+from objgwwrites import IF_MATCH, PAYLOAD_DIGEST
 
 if TYPE_CHECKING:
     from objgw import Settings
@@ -47,6 +48,8 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 DIGITS = re.compile(r"[0-9]{1,18}")
 UNSIGNED = "UNSIGNED-PAYLOAD"
 ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
+# What servers say where there is no room: MinIO on a large disk, MinIO and Ceph at the end of a quota.
+FULL = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
 
 
 class UpstreamError(Exception):
@@ -142,9 +145,6 @@ class Request(NamedTuple):
         return self.upload is not None and (not self.upload.whole or not self.headers.keys().isdisjoint(IF_MATCH))
 
 
-IF_MATCH = ("if-match", "if-none-match")
-
-
 @dataclass(slots=True)
 class Reply:
     """A node's answer: status, headers with names in lower case, what came of the body and how much is to come."""
@@ -159,6 +159,11 @@ class Reply:
         """S3's error code, for example NoSuchKey; empty where there is none."""
         found = ERROR_CODE.search(self.body)
         return found[1].decode() if found else self.headers.get("x-minio-error-code", "")
+
+    @property
+    def full(self) -> bool:
+        """Whether the node refuses because there is no room; on a small disk MinIO calls that an internal error."""
+        return self.status == 507 or self.code in FULL or b"no space left on device" in self.body
 
 
 class Connection:
@@ -247,7 +252,7 @@ class Connection:
 def parse_field(line: str) -> tuple[str, str]:
     """A header's name, in lower case, and its value. Raises ValueError where it isn't one."""
     name, colon, value = line.partition(":")
-    name, value = name.lower(), value.strip()
+    name, value = name.lower(), value.strip(" \t")  # RFC 9110, 5.5: other bytes are the value's
     if not colon or CONTROL.search(line) or (name == "content-length" and not DIGITS.fullmatch(value)):
         raise ValueError(line)
     return name, value
@@ -289,6 +294,7 @@ class Node:
         self.layout: Layout | None = None  # what its record says, and the record's ETag and node
         self.etag = self.holder = ""
         self.serves = False  # it answered like S3 when it was last asked for its record
+        self.keeps_conditions: bool | None = None  # its server decides a PUT's conditions; None before it was tried
         self.fresh = False  # the layout says that it was never given a record
         self.blank = self.was_blank = False  # it isn't what the layout takes it for, see `trouble`
         self.visiting = self.tried = False  # its record is being read; was tried to be read
@@ -541,7 +547,8 @@ class Node:
     def _head(self, request: Request) -> bytes:
         """Request line and headers, with a signature that covers path, host, time and every x-amz-* header.
 
-        The body isn't hashed: the way to the node is a Docker network, and the length is checked.
+        The body isn't hashed, unless the client has sent its hash: the way to the node is a Docker network, and the
+        length is checked.
         https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
         """
         now = int(time.time())
@@ -553,10 +560,9 @@ class Node:
         if not headers and upload is None and "?" not in path:
             digest = hashlib.sha256(f"{method}\n{path}{self._plain_signed}".encode("latin-1")).hexdigest()
             return f"{method} {path}{self._plain_sent}{self._sign(digest)}\r\n{request_id}\r\n".encode("latin-1")
-        signed = {"host": self._authority, "x-amz-content-sha256": UNSIGNED, "x-amz-date": self._stamp}
-        sent = "".join([f"{name}: {value}\r\n" for name, value in signed.items()])
+        signed = {"host": self._authority, PAYLOAD_DIGEST: UNSIGNED, "x-amz-date": self._stamp}
+        sent = "".join([f"{name}: {value}\r\n" for name, value in {**signed, **headers}.items()])
         for name, value in headers.items():
-            sent += f"{name}: {value}\r\n"
             if name.startswith("x-amz-"):
                 signed[name] = " ".join(value.split())
         if upload is not None:
@@ -567,7 +573,8 @@ class Node:
         listed = ";".join(names)
         fields = "".join([f"{name}:{signed[name]}\n" for name in names])
         resource = path.replace("?", "\n", 1) if "?" in path else f"{path}\n"
-        digest = hashlib.sha256(f"{method}\n{resource}\n{fields}\n{listed}\n{UNSIGNED}".encode("latin-1")).hexdigest()
+        canonical = f"{method}\n{resource}\n{fields}\n{listed}\n{signed[PAYLOAD_DIGEST]}"
+        digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
         authorization = f"{self._credential}, SignedHeaders={listed}, Signature={self._sign(digest)}"
         return f"{method} {path} HTTP/1.1\r\n{sent}authorization: {authorization}\r\n{request_id}\r\n".encode("latin-1")
 

@@ -199,11 +199,16 @@ class Handler(socketserver.StreamRequestHandler):
         served = False
         while line := self.rfile.readline():
             method, path, _ = line.decode().split()
-            id, length, expects = path.rpartition("/")[2], 0, False
+            id, length, expects, decides = path.rpartition("/")[2], 0, False, False
             while (header := self.rfile.readline().lower()) not in (b"\r\n", b""):
                 if header.startswith(b"content-length:"):
                     length = int(header.split(b":")[1])
                 expects = expects or header.startswith(b"expect:")
+                fails = path.startswith("/objgw-layout/") and header.startswith((b"if-match:", b"if-none-match:"))
+                decides = decides or fails
+            if decides:  # it keeps conditions, as it is asked when it is first seen
+                self.wfile.write(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n")
+                continue
             if served and id.startswith("closed"):
                 return
             if expects:
