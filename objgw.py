@@ -39,7 +39,9 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from objgwhttp import (
+from gateway.nodes.discovery import Discovery, Homes, View
+from gateway.nodes.layout import DELETED, ERA, MARKER, OBJECT_ID, POLL_SECONDS, SWEPT_ETAG, owner
+from gateway.objects.semantics import (
     CONDITIONS,
     NOT_MODIFIED,
     S3_MAXIMUM,
@@ -56,10 +58,8 @@ from objgwhttp import (
     unchanged,
     writing,
 )
-from objgwlayout import DELETED, ERA, MARKER, OBJECT_ID, POLL_SECONDS, SWEPT_ETAG, owner
-from objgwnodes import Discovery, Homes, View
-from objgwstatus import Status, current
-from objgwstorage import IF_MATCH, BodyError, Connection, Node, Reply, Request, Upload, UpstreamError, spool
+from gateway.s3.node import IF_MATCH, BodyError, Connection, Node, Reply, Request, Upload, UpstreamError, spool
+from gateway.status.routes import Status, current
 
 log = logging.getLogger("objgw")
 

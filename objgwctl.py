@@ -64,9 +64,8 @@ from minio.error import MinioException, S3Error
 from tqdm import tqdm
 
 import objgw
-import objgwlayout
-from objgwdocker import DockerReader, NodeRecord
-from objgwlayout import (
+from gateway.nodes import layout as objgwlayout
+from gateway.nodes.layout import (
     DELETED,
     ERA,
     HOLD_SECONDS,
@@ -80,7 +79,8 @@ from objgwlayout import (
     Spread,
     owner_name,
 )
-from objgwstorage import BLOCK, KEPT_SECONDS, Connection, Node, Reply, Request, Upload, UpstreamError
+from gateway.nodes.sources.docker import DockerReader, NodeRecord
+from gateway.s3.node import BLOCK, KEPT_SECONDS, Connection, Node, Reply, Request, Upload, UpstreamError
 
 JOBS = 8  # objects that are moved at a time
 ATTEMPTS = 6  # at an object that changes, or whose node breaks off; with pauses of 0.5, 1, 2, 4 … seconds

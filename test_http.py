@@ -36,8 +36,8 @@ from gunicorn.http.unreader import IterUnreader
 from hypothesis.configuration import set_hypothesis_home_dir
 from schemathesis import checks as conformance
 
-import objgwserver
 from conftest import BUCKET, Answer, Gateway, Lab, Node, Stack, eventually, random_id
+from gateway.server import worker as objgwserver
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 BROKEN = (http.client.HTTPException, ConnectionError)  # what a client sees of a connection that broke

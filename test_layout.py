@@ -31,7 +31,6 @@ import hypothesis
 import hypothesis.strategies as some
 import pytest
 
-import objgwlayout
 from conftest import (
     LAYOUT_BUCKET,
     Answer,
@@ -47,7 +46,8 @@ from conftest import (
     random_id,
     together,
 )
-from objgwlayout import (
+from gateway.nodes import layout as objgwlayout
+from gateway.nodes.layout import (
     HOLD_SECONDS,
     LEASE_SECONDS,
     POLL_SECONDS,

@@ -6,8 +6,8 @@ import os
 from dataclasses import replace
 
 import objgw
-from objgwhttp import Answer, Environ
-from objgwstatus import Observation, Status
+from gateway.objects.semantics import Answer, Environ
+from gateway.status.routes import Observation, Status
 
 
 class Unseen(Observation):

@@ -24,8 +24,8 @@ from gevent import monkey
 
 monkey.patch_all()
 import objgw  # noqa: E402
-from objgwhttp import Answer  # noqa: E402
-from objgwstatus import Status  # noqa: E402
+from gateway.objects.semantics import Answer  # noqa: E402
+from gateway.status.routes import Status  # noqa: E402
 
 KINDS = (
     ("GET", "200 OK"),

@@ -18,8 +18,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from objgwdocker import DockerReader, NodeRecord
-from objgwlayout import (
+from gateway.nodes.layout import (
     HOLD_SECONDS,
     LEASE_SECONDS,
     MARKER_ETAG,
@@ -32,7 +31,8 @@ from objgwlayout import (
     owner,
     owner_name,
 )
-from objgwstorage import Node, Reply, Request, Upload, UpstreamError
+from gateway.nodes.sources.docker import DockerReader, NodeRecord
+from gateway.s3.node import Node, Reply, Request, Upload, UpstreamError
 
 if TYPE_CHECKING:
     from objgw import Settings

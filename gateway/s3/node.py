@@ -28,12 +28,12 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import IO, TYPE_CHECKING, NamedTuple
 
-from objgwhttp import Refusal, unavailable
-from objgwlayout import LEASE_SECONDS, Layout, owner
+from gateway.nodes.layout import LEASE_SECONDS, Layout, owner
+from gateway.objects.semantics import Refusal, unavailable
 
 if TYPE_CHECKING:
+    from gateway.nodes.sources.docker import NodeRecord
     from objgw import Settings
-    from objgwdocker import NodeRecord
 
 log = logging.getLogger("objgw")
 

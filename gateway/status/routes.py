@@ -51,13 +51,13 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.utils import floatToGoString
 
-from objgwhttp import RETRY_AFTER, Answer, Environ, Headers, Refusal, unavailable
-from objgwlayout import OBJECT_ID, owner
-from objgwstorage import Node, Request, UpstreamError
+from gateway.nodes.layout import OBJECT_ID, owner
+from gateway.objects.semantics import RETRY_AFTER, Answer, Environ, Headers, Refusal, unavailable
+from gateway.s3.node import Node, Request, UpstreamError
 
 if TYPE_CHECKING:
+    from gateway.nodes.discovery import Discovery
     from objgw import Settings
-    from objgwnodes import Discovery
 
 log = logging.getLogger("objgw.status")
 
@@ -80,7 +80,7 @@ PIPE_BUF = 4096  # bytes that are written to a pipe at once or not at all (pipe(
 
 NO_NODE = "none"  # the label where a request got to no node
 METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
-PAGE = Path(__file__).with_name("objgwstatus.html")
+PAGE = Path(__file__).with_name("page.html")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ def log_settings(environ: Mapping[str, str]) -> dict[str, Any]:
     """What `logging.config.dictConfig` takes: all of gunicorn's and the gateway's records to standard error, one form.
 
     >>> log_settings({"OBJGW_LOG_FORMAT": "json"})["formatters"]["line"]["class"]
-    'objgwstatus.JsonFormatter'
+    'gateway.status.routes.JsonFormatter'
     """
     kind = JsonFormatter if environ.get("OBJGW_LOG_FORMAT", "").strip() == "json" else LineFormatter
     return {

@@ -44,7 +44,7 @@ from gunicorn.http import errors, wsgi
 from gunicorn.http.body import LengthReader
 from gunicorn.workers.ggevent import GeventWorker
 
-from objgwhttp import Refusal, unavailable
+from gateway.objects.semantics import Refusal, unavailable
 
 LINGER_SECONDS = 2.0  # that a client may take to read an answer to an upload it hasn't finished
 ACCEPTED = 8  # connections at once
