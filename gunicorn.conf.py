@@ -10,9 +10,10 @@ from typing import Any
 
 # The workers' folder in memory, which prometheus_client wants to know when it is imported. A reload keeps it.
 folder = os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", f"/dev/shm/objgw-{secrets.token_hex(8)}")
-from gateway.status import routes as objgwstatus  # noqa: E402
+from gateway.settings import read_or_exit  # noqa: E402
+from gateway.status import logs, metrics  # noqa: E402
 
-logconfig_dict = objgwstatus.log_settings(os.environ)
+logconfig_dict = logs.log_settings(read_or_exit())
 dictConfig(logconfig_dict)
 
 
@@ -86,9 +87,9 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(_arbiter: Any, worker: Any) -> None:
     """Keeps what a worker had counted when it ends."""
-    objgwstatus.bury(worker.pid)
+    metrics.bury(worker.pid)
 
 
 def on_exit(_arbiter: Any) -> None:
     """Leaves nothing behind."""
-    objgwstatus.forget_all()
+    metrics.forget_all()

@@ -1,6 +1,5 @@
 """HTTP as clients know it, where S3 differs: pure functions between a request, a node's answer and the client's.
 
-- Refusals are problem details (RFC 9457).
 - Conditions (RFC 9110, 13): S3 compares one strong ETag or `*`, and takes one date format; such a condition goes to the
   node. Lists, weak ETags, other dates and several conditions at once are decided here, on the headers of the node's
   answer. A PUT's conditions are always decided by the node, which alone can do it without a race; those that it would
@@ -12,20 +11,16 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate
 from http import HTTPStatus
-from typing import Any, NamedTuple
 
-RETRY_AFTER = "2"  # seconds; within them a started node is found
+from gateway.answers import Environ, Headers, Refusal
+
 S3_MAXIMUM = 5 << 40  # bytes of an object
 
-Headers = list[tuple[str, str]]
-StartResponse = Callable[[str, Headers], Any]
-Environ = dict[str, Any]
 
 # What a request hands on to the node, as WSGI names it.
 CONDITIONS = {
@@ -45,7 +40,7 @@ KEPT = {
     "HTTP_IF_NONE_MATCH": "if-none-match",
 }
 KEPT_AMZ = re.compile(r"HTTP_X_AMZ_(?:META_.+|CHECKSUM_(?:CRC32|CRC32C|CRC64NVME|SHA1|SHA256))")
-OURS = "HTTP_X_AMZ_META_OBJGW_"  # what the gateway notes with objects, see objgwlayout
+OURS = "HTTP_X_AMZ_META_OBJGW_"  # what the gateway notes with objects, see gateway.nodes.layout
 # What an answer hands back, and what of it a 304 has (RFC 9110, 15.4.5).
 ANSWERED = {
     "content-type": "Content-Type",
@@ -69,38 +64,6 @@ ETAG = re.compile(r'(?:W/)?"[^"]*"')  # RFC 9110, 8.8.3
 IMF_FIXDATE = re.compile(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT")  # RFC 9110, 5.6.7
 SIMPLE = re.compile(rf'\*|"[^",]*"|{IMF_FIXDATE.pattern}')  # a condition that S3 decides as HTTP does
 ONE_RANGE = re.compile(r"(?i:bytes)=((\d{1,18})-(\d{0,18})|-0*[1-9]\d{0,17})")  # in numbers that S3 takes
-
-
-class Answer(NamedTuple):
-    """What a client gets. It is decided as a whole before anything of it is sent."""
-
-    status: str
-    headers: Headers
-    body: Iterable[bytes] = ()
-
-
-class Refusal(Exception):
-    """A request that gets no object, and what the client is told: RFC 9457 problem details.
-
-    >>> Refusal(HTTPStatus.NOT_FOUND, "There is no object with this id.").answer().status
-    '404 Not Found'
-    """
-
-    def __init__(self, status: HTTPStatus, detail: str, *headers: tuple[str, str]) -> None:
-        super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, headers
-
-    def answer(self) -> Answer:
-        """The answer as `application/problem+json`."""
-        document = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": self.detail}
-        body = json.dumps(document).encode() + b"\n"
-        headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body))), *self.headers]
-        return Answer(f"{self.status.value} {self.status.phrase}", headers, [body])
-
-
-def unavailable(detail: str) -> Refusal:
-    """503: it may work later, and nothing was decided about the object."""
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, detail, ("Retry-After", RETRY_AFTER))
 
 
 def reading(method: str, environ: Environ) -> tuple[dict[str, str], dict[str, str]]:
