@@ -36,8 +36,8 @@ from gunicorn.http.unreader import IterUnreader
 from hypothesis.configuration import set_hypothesis_home_dir
 from schemathesis import checks as conformance
 
-import objgwserver
 from conftest import BUCKET, Answer, Gateway, Lab, Node, Stack, eventually, random_id
+from gateway.server import fastpath
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 BROKEN = (http.client.HTTPException, ConnectionError)  # what a client sees of a connection that broke
@@ -507,7 +507,7 @@ def test_malformed_requests_are_refused_on_a_connection_that_had_good_ones(
 
 
 def test_what_the_server_takes_for_a_plain_request_is_one_to_gunicorns_parser() -> None:
-    """`objgwserver.plain` and its expression beside the parser that they go past, on requests with random damage."""
+    """`fastpath.plain` and its expression beside the parser that they go past, on requests with random damage."""
     pieces = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b"_", b"/", b"%2e", b"//", b"?", b"\x80", b"Host: b\r\n"]
     pieces += [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"X: y\r\n z\r\n"]
     good = b"GET /object/a1 HTTP/1.1\r\nHost: objgw\r\nAccept: */*\r\nX-Id: 5\r\n\r\nGET /object/b HTTP/1.1\r\n\r\n"
@@ -518,13 +518,13 @@ def test_what_the_server_takes_for_a_plain_request_is_one_to_gunicorns_parser() 
         for _ in range(random.randrange(3)):
             at = random.randrange(len(data))
             data = data[:at] + random.choice([*pieces, data[at : at + 1].swapcase()]) + data[at + random.randrange(3) :]
-        line, end = objgwserver.PLAIN.match(data), data.find(b"\r\n\r\n")
-        found = line and objgwserver.plain(first, data[line.end() : end])
+        line, end = fastpath.PLAIN.match(data), data.find(b"\r\n\r\n")
+        found = line and fastpath.plain(first, data[line.end() : end])
         if line and found:
             taken += 1
             unreader = IterUnreader([data])
             request = Request(config, unreader, ("127.0.0.1", 1))
-            objgwserver.check(request)
+            fastpath.check(request)
             assert (request.method, request.path, request.query) == (line[1].decode(), line[2].decode(), "")
             assert (request.headers, request.version, request.should_close()) == (found.headers, (1, 1), False)
             assert not request.body.read()
