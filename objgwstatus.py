@@ -137,7 +137,11 @@ def log_settings(environ: Mapping[str, str]) -> dict[str, Any]:
     >>> log_settings({"OBJGW_LOG_FORMAT": "json"})["formatters"]["line"]["class"]
     'objgwstatus.JsonFormatter'
     """
-    kind = JsonFormatter if environ.get("OBJGW_LOG_FORMAT", "").strip() == "json" else LineFormatter
+    text = environ.get("OBJGW_LOG_FORMAT", "")
+    if path := environ.get("OBJGW_LOG_FORMAT_FILE"):
+        with contextlib.suppress(OSError, ValueError):  # where the settings are read, it is refused
+            text = Path(path).read_text()
+    kind = JsonFormatter if text.strip() == "json" else LineFormatter
     return {
         "version": 1,
         "disable_existing_loggers": False,
