@@ -24,6 +24,7 @@ from urllib.parse import parse_qs
 from gateway.answers import RETRY_AFTER, Answer, Environ, Headers, Refusal, unavailable
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.placement import OBJECT_ID, owner
+from gateway.s3.breaker import State
 from gateway.status.health import SAMPLE_SECONDS, SAMPLES, TICK_SECONDS, Watch
 from gateway.status.logs import stamp
 from gateway.status.metrics import VERSION, Metrics
@@ -110,7 +111,7 @@ class Status:
                 {
                     "name": node.name,
                     "state": known["state"],
-                    "keeps_conditions": node.keeps_conditions,
+                    "keeps_conditions": node.standing.keeps_conditions,
                     "since": moment(known.get("since")),
                     "last_error": known.get("error"),
                     "last_error_at": moment(known.get("error_at")),
@@ -141,7 +142,7 @@ class Status:
         """Sets what is a state of this worker, not a count."""
         now, metrics = time.monotonic(), self.metrics
         for node in self._directory.nodes:
-            metrics.breaker.labels(node.name).set(bool(node.breaker.broken_until))
+            metrics.breaker.labels(node.name).set(node.breaker.state is not State.CLOSED)
             pool = {"idle": len(node._idle), "waiting": len(node._waiting), "sending": len(node.downloads)}
             for state, count in pool.items():
                 metrics.pool.labels(node.name, state).set(count)
