@@ -14,7 +14,8 @@ COPY requirements*.txt ./
 # --ignore-installed: what the base image brought is left alone, whoever installed it.
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --ignore-installed -r "$REQUIREMENTS"
 
-COPY objgw*.py objgwstatus.html gunicorn.conf.py ./
+COPY objgw.py objgwctl.py gunicorn.conf.py ./
+COPY gateway gateway/
 RUN python -m compileall -q .
 
 EXPOSE 3000

@@ -10,9 +10,10 @@ from typing import Any
 
 # The workers' folder in memory, which prometheus_client wants to know when it is imported. A reload keeps it.
 folder = os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", f"/dev/shm/objgw-{secrets.token_hex(8)}")
-import objgwstatus  # noqa: E402
+from gateway.settings import read_or_exit  # noqa: E402
+from gateway.status import logs, metrics  # noqa: E402
 
-logconfig_dict = objgwstatus.log_settings(os.environ)
+logconfig_dict = logs.log_settings(read_or_exit())
 dictConfig(logconfig_dict)
 
 
@@ -64,7 +65,7 @@ if os.getuid() == 0 and os.environ.get("OBJGW_USER"):  # the image sets it
 os.makedirs(folder, 0o700, exist_ok=True)
 user, group = os.getuid(), os.getgid()  # gunicorn's defaults are those that it was started with
 
-worker_class = "objgwserver.Worker"
+worker_class = "gateway.server.worker.Worker"
 workers = int(os.environ.get("WEB_CONCURRENCY") or cores())
 worker_connections = 4096
 keepalive = 60  # seconds that a connection may wait for a request; also for a request's headers to come
@@ -87,9 +88,9 @@ def post_worker_init(worker: Any) -> None:
 
 def child_exit(_arbiter: Any, worker: Any) -> None:
     """Keeps what a worker had counted when it ends."""
-    objgwstatus.bury(worker.pid)
+    metrics.bury(worker.pid)
 
 
 def on_exit(_arbiter: Any) -> None:
     """Leaves nothing behind."""
-    objgwstatus.forget_all()
+    metrics.forget_all()

@@ -14,9 +14,11 @@ from __future__ import annotations
 import doctest
 import hashlib
 import http.client
+import importlib
 import io
 import itertools
 import json
+import pkgutil
 import random
 import threading
 import time
@@ -31,8 +33,8 @@ import hypothesis
 import hypothesis.strategies as some
 import pytest
 
-import objgwlayout
 from conftest import (
+    CHECKOUT,
     LAYOUT_BUCKET,
     Answer,
     Call,
@@ -47,7 +49,7 @@ from conftest import (
     random_id,
     together,
 )
-from objgwlayout import (
+from gateway.nodes.layout import (
     HOLD_SECONDS,
     LEASE_SECONDS,
     POLL_SECONDS,
@@ -56,8 +58,8 @@ from objgwlayout import (
     Layout,
     Spread,
     merge,
-    owner_name,
 )
+from gateway.nodes.placement import owner_name
 from test_http import Wire, code, head
 
 MIB = 1024 * 1024
@@ -69,10 +71,11 @@ OBJECTS = 2000
 # ---------------------------------------------------------------------------------------------------------------------
 # The record and its rules
 # ---------------------------------------------------------------------------------------------------------------------
-def test_the_examples_of_the_module_hold() -> None:
-    result = doctest.testmod(objgwlayout)
-    assert result.attempted > 0
-    assert result.failed == 0
+def test_the_examples_in_the_modules_hold() -> None:
+    names = [module.name for module in pkgutil.walk_packages([str(CHECKOUT / "gateway")], "gateway.")]
+    results = {name: doctest.testmod(importlib.import_module(name)) for name in (*names, "objgwctl")}
+    assert results["gateway.nodes.layout"].attempted
+    assert not [name for name, result in results.items() if result.failed]
 
 
 def test_a_switch_comes_after_every_lease_and_hold_that_could_miss_it() -> None:

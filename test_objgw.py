@@ -177,13 +177,17 @@ BAD_PATHS = {  # path as sent: status
 @pytest.mark.parametrize("path", GOOD_PATHS)
 def test_a_good_path_stores_and_returns_under_its_decoded_id(shared: Stack, gateway: Gateway, path: str) -> None:
     id, body = GOOD_PATHS[path], secrets.token_bytes(20)
-    assert gateway.request("PUT", path, body).status == 200
+    writable, _, query = path.partition("?")  # which reading ignores, and writing refuses
+    if query:
+        for method in ("PUT", "DELETE"):
+            assert gateway.request(method, path, body).status == 400
+    assert gateway.request("PUT", writable, body).status == 200
     for same in (path, f"/object/{id}"):
         answer = gateway.request("GET", same)
         assert (answer.status, answer.body) == (200, body)
         assert gateway.request("HEAD", same).status == 200
     assert shared.holders(id) == [shared.owner(id)]
-    assert gateway.request("DELETE", path).status == 204
+    assert gateway.request("DELETE", writable).status == 204
     answer = gateway.request("GET", path)
     assert (answer.status, answer.problem["title"]) == (404, "Not Found")
 
@@ -933,6 +937,19 @@ def test_a_setting_that_can_not_be_used_stops_the_start_with_one_line_that_names
     assert done.returncode not in (0, 1)
     assert len(done.stderr.splitlines()) == 1
     assert name in done.stderr
+
+
+def test_objgwctl_gives_its_help_also_with_a_setting_that_can_not_be_used_and_names_it_only_where_it_matters() -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "OBJGW_NODE_PORT": "abc"}
+        command = [sys.executable, "objgwctl.py", *arguments]
+        return subprocess.run(command, cwd=CHECKOUT, env=env, capture_output=True, text=True)
+
+    given = run("--help")
+    assert (given.returncode, given.stderr) == (0, "")
+    refused = run("nodes")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "objgwctl: OBJGW_NODE_PORT='abc' is not a number\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import os
 import re
 import subprocess
+import tarfile
 import threading
 import time
 from collections import Counter
@@ -461,6 +463,22 @@ def test_with_the_setting_every_line_is_json(shared: Stack) -> None:
         "node": shared.nodes[0].name, "bytes": 5, "complete": True, "request": put.headers["X-Request-Id"],
     }  # fmt: skip
     assert [line["path"] for line in lines if line.get("status") == 400] == ["/object/a'b\""]
+
+
+def test_the_form_of_the_log_may_be_in_a_file_and_counts_for_every_line(shared: Stack) -> None:
+    gateway = shared.add_gateway({"OBJGW_LOG_FORMAT_FILE": "/run/form"}, start=False)
+    text, archive = b"json\n", io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        file = tarfile.TarInfo("form")
+        file.size, file.mode = len(text), 0o444  # as Docker makes secrets
+        tar.addfile(file, io.BytesIO(text))
+    gateway.container.put_archive("/run", archive.getvalue())
+    gateway.start()
+    wait_healthy(gateway)
+    gateway.get(random_id())
+    gateway.container.stop(timeout=20)
+    lines = [json.loads(line) for line in gateway.logs().splitlines()]
+    assert {"objgw", "gunicorn.error", "objgw.access"} <= {line["logger"] for line in lines}
 
 
 def test_without_the_access_log_there_is_no_line_a_request(shared: Stack) -> None:

@@ -78,7 +78,7 @@ services:
 # it's of the wanted names, with (true) or without an address, as JSON.
 READ = """
 import json, logging, os, sys, time
-from objgwdocker import DockerReader
+from gateway.nodes.sources.docker import DockerReader
 logging.basicConfig()
 os.setgroups([os.stat("/var/run/docker.sock").st_gid]), os.setgid(65534), os.setuid(65534)
 reader = DockerReader(sys.argv[1], 9000, 30)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import objgw
+from gateway.settings import Settings
 
 BODY = b"x" * 1024
 
@@ -20,4 +21,4 @@ class Empty(objgw.Gateway):
         return [BODY]
 
 
-app = Empty(objgw.Settings())
+app = Empty(Settings())

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import objgw
-from objgwhttp import Answer, Environ
-from objgwstatus import Observation, Status
+from gateway.answers import Answer, Environ
+from gateway.settings import Settings, read_or_exit
+from gateway.status.metrics import Metrics
+from gateway.status.observation import Observation
+from gateway.status.recorder import Recorder
+from gateway.status.routes import Status
 
 
 class Unseen(Observation):
@@ -20,8 +23,8 @@ class Unseen(Observation):
 UNSEEN = Unseen()
 
 
-class Unwatched(Status):
-    """Nothing is counted, logged for a request, or looked at in the background."""
+class Unrecorded(Recorder):
+    """Nothing is counted or logged for a request."""
 
     def start(self) -> None:
         pass
@@ -30,12 +33,20 @@ class Unwatched(Status):
         return UNSEEN
 
 
+class Unwatched(Status):
+    """Nothing is looked at in the background."""
+
+    def start(self) -> None:
+        pass
+
+
 class Quiet(objgw.Gateway):
     """The gateway with that."""
 
-    def __init__(self, settings: objgw.Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         super().__init__(replace(settings, access_log="off", page="off"))
-        self.status = Unwatched(self.discovery, self.settings)
+        self.recorder = Unrecorded(Metrics(), self.settings)
+        self.status = Unwatched(self.discovery, self.recorder.metrics)
 
 
-app = Quiet(objgw.Settings.from_environ(os.environ))
+app = Quiet(read_or_exit())

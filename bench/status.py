@@ -24,8 +24,9 @@ from gevent import monkey
 
 monkey.patch_all()
 import objgw  # noqa: E402
-from objgwhttp import Answer  # noqa: E402
-from objgwstatus import Status  # noqa: E402
+from gateway.answers import Answer  # noqa: E402
+from gateway.settings import Settings  # noqa: E402
+from gateway.status.recorder import Recorder  # noqa: E402
 
 KINDS = (
     ("GET", "200 OK"),
@@ -41,9 +42,9 @@ def best(call: Callable[[], object], number: int) -> float:
     return min(timeit.repeat(call, number=number, repeat=7, timer=time.process_time)) / number
 
 
-def observed(status: Status, method: str, answer: str, node: str) -> None:
+def observed(recorder: Recorder, method: str, answer: str, node: str) -> None:
     """What a request costs besides being answered."""
-    seen = status.begin({"REQUEST_METHOD": method, "PATH_INFO": "/object/readme1"})
+    seen = recorder.begin({"REQUEST_METHOD": method, "PATH_INFO": "/object/readme1"})
     seen.asks(node, 0, 0)
     seen.upstream += 0.0012
     seen.end(Answer(answer, [], [b"x" * 1024]))
@@ -61,31 +62,31 @@ def main() -> None:
             if not os.fork():
                 serve(args.nodes)
                 os._exit(0)
-        status = serve(args.nodes)
+        recorder = serve(args.nodes)
         for _ in range(args.workers - 1):
             os.wait()
-        request = best(lambda: observed(status, "GET", "200 OK", "amazin-object-storage-node-1"), 20_000)
-        scrape = best(lambda: status.metrics.text(""), 5)
-        size = len(status.metrics.text("")[0])
+        request = best(lambda: observed(recorder, "GET", "200 OK", "amazin-object-storage-node-1"), 20_000)
+        scrape = best(lambda: recorder.metrics.text(""), 5)
+        size = len(recorder.metrics.text("")[0])
         print(f"a request: {request * 1e6:.1f} us")
         print(f"a scrape of {args.nodes} nodes and {args.workers} workers: {scrape * 1e3:.1f} ms, {size} bytes")
-        print(f"a point of the plot: {best(status.metrics.totals, 20) * 1e3:.2f} ms")
+        print(f"a point of the plot: {best(recorder.metrics.totals, 20) * 1e3:.2f} ms")
     finally:
         shutil.rmtree(FOLDER)
 
 
-def serve(nodes: int) -> Status:
+def serve(nodes: int) -> Recorder:
     """Has one worker's metrics of every node."""
-    status = objgw.Gateway(objgw.Settings()).status
+    recorder = objgw.Gateway(Settings()).recorder
     for number in range(nodes):
         name = f"amazin-object-storage-node-{number}"
         for method, answer in KINDS:
-            observed(status, method, answer, name)
-        status.metrics.up.labels(name).set(1)
-        status.metrics.breaker.labels(name).set(0)
+            observed(recorder, method, answer, name)
+        recorder.metrics.up.labels(name).set(1)
+        recorder.metrics.breaker.labels(name).set(0)
         for state in ("idle", "waiting", "sending"):
-            status.metrics.pool.labels(name, state).set(1)
-    return status
+            recorder.metrics.pool.labels(name, state).set(1)
+    return recorder
 
 
 if __name__ == "__main__":

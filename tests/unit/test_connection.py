@@ -19,9 +19,11 @@ import h11
 import pytest
 from hypothesis import given, settings, strategies
 
-from objgw import Settings
-from objgwdocker import NodeRecord
-from objgwstorage import BLOCK, REPLAYABLE, Connection, Node, Request, Upload, UpstreamError
+from gateway.s3.body import BLOCK, REPLAYABLE, Upload
+from gateway.s3.connection import Connection, Request, UpstreamError
+from gateway.s3.endpoint import NodeRecord
+from gateway.s3.node import Node
+from gateway.settings import Settings
 
 Pairs = list[tuple[bytes, bytes]]
 

@@ -10,7 +10,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies
 
-from objgwdates import http_time, is_canonical
+from gateway.objects.dates import http_time, is_canonical
 
 EXAMPLE = 784111777
 DATES = [

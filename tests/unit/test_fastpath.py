@@ -11,7 +11,7 @@ from gunicorn.http.message import Request
 from gunicorn.http.unreader import IterUnreader
 from hypothesis import given, settings, strategies
 
-import objgwserver
+from gateway.server import fastpath
 
 GOOD = b"GET /object/a1 HTTP/1.1\r\nHost: objgw\r\nAccept: */*\r\nX-Id: 5\r\n\r\nGET /object/b HTTP/1.1\r\n\r\n"
 CONFIG = Config()
@@ -21,15 +21,15 @@ FIRST = Request(CONFIG, IterUnreader([GOOD]), ("127.0.0.1", 1))
 
 def taken(data: bytes) -> tuple[bytes, bytes, list[tuple[str, str]], bytes] | None:
     """Method, path, headers and what comes after them, of a plain request; None of all others."""
-    line, end = objgwserver.PLAIN.match(data), data.find(b"\r\n\r\n")
+    line, end = fastpath.PLAIN.match(data), data.find(b"\r\n\r\n")
     if not line or end < 0:
         return None
-    found: Any = objgwserver.plain(FIRST, data[line.end() : end])
+    found: Any = fastpath.plain(FIRST, data[line.end() : end])
     return (line[1], line[2], found.headers, data[end + 4 :]) if found else None
 
 
 def test_what_the_server_takes_for_a_plain_request_is_one_to_gunicorns_parser() -> None:
-    """`objgwserver.plain` and its expression beside the parser that they go past, on requests with random damage."""
+    """`fastpath.plain` and its expression beside the parser that they go past, on requests with random damage."""
     pieces = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b"_", b"/", b"%2e", b"//", b"?", b"\x80", b"Host: b\r\n"]
     pieces += [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Connection: close\r\n", b"X: y\r\n z\r\n"]
     good = b"GET /object/a1 HTTP/1.1\r\nHost: objgw\r\nAccept: */*\r\nX-Id: 5\r\n\r\nGET /object/b HTTP/1.1\r\n\r\n"
@@ -40,13 +40,13 @@ def test_what_the_server_takes_for_a_plain_request_is_one_to_gunicorns_parser() 
         for _ in range(random.randrange(3)):
             at = random.randrange(len(data))
             data = data[:at] + random.choice([*pieces, data[at : at + 1].swapcase()]) + data[at + random.randrange(3) :]
-        line, end = objgwserver.PLAIN.match(data), data.find(b"\r\n\r\n")
-        found = line and objgwserver.plain(first, data[line.end() : end])
+        line, end = fastpath.PLAIN.match(data), data.find(b"\r\n\r\n")
+        found = line and fastpath.plain(first, data[line.end() : end])
         if line and found:
             taken += 1
             unreader = IterUnreader([data])
             request = Request(config, unreader, ("127.0.0.1", 1))
-            objgwserver.check(request)
+            fastpath.check(request)
             assert (request.method, request.path, request.query) == (line[1].decode(), line[2].decode(), "")
             assert (request.headers, request.version, request.should_close()) == (found.headers, (1, 1), False)
             assert not request.body.read()

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, strategies
 from werkzeug.http import is_resource_modified, parse_date, parse_etags, parse_range_header
 
-from objgwdates import http_time
-from objgwhttp import precondition, reading
+from gateway.objects.dates import http_time
+from gateway.objects.semantics import precondition, reading
 
 OK, NOT_MODIFIED, FAILED = HTTPStatus.OK, HTTPStatus.NOT_MODIFIED, HTTPStatus.PRECONDITION_FAILED
 

@@ -17,13 +17,13 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotocoreCredentials
 from hypothesis import given, strategies
-from minio.credentials import Credentials as MinioCredentials
+from minio.credentials.credentials import Credentials as MinioCredentials
 from minio.signer import sign_v4_s3
 
-import objgwstorage
-from objgw import Settings
-from objgwdocker import NodeRecord
-from objgwstorage import Node, Request, Upload
+from gateway.s3.body import Upload
+from gateway.s3.connection import Request
+from gateway.s3.endpoint import NodeRecord
+from gateway.s3.signing import Signer
 
 Headers = dict[str, str]
 DIGEST = "x-amz-content-sha256"
@@ -85,10 +85,10 @@ bodies = strategies.none() | strategies.sampled_from([0, 1, 70_000])
 # ---------------------------------------------------------------------------------------------------------------------
 # What goes out, and what the others make of it
 # ---------------------------------------------------------------------------------------------------------------------
-def head_of(node: Node, request: Request, moment: int) -> bytes:
+def head_of(signer: Signer, request: Request, moment: int) -> bytes:
     """The request line and headers that the node is sent at a moment (seconds since 1970)."""
-    with mock.patch.object(objgwstorage.time, "time", return_value=moment + 0.9):
-        return node._head(request)
+    with mock.patch("time.time", return_value=moment + 0.9):
+        return signer.head(request)
 
 
 def parsed(head: bytes) -> tuple[str, Headers]:
@@ -106,22 +106,13 @@ def signed_part(headers: Headers) -> Headers:
     return {name: headers[name] for name in names}
 
 
-class Signer(botocore.auth.S3SigV4Auth):
-    """botocore's, for a body of which the request says the digest."""
-
-    def __init__(self, record: NodeRecord, digest: str) -> None:
-        super().__init__(BotocoreCredentials(record.access_key, record.secret_key), "s3", record.region)
-        self.digest = digest
-
-    def payload(self, _request: AWSRequest) -> str:
-        return self.digest
-
-
 def botocores(record: NodeRecord, method: str, target: str, headers: Headers, moment: int) -> str:
     request = AWSRequest(method, f"http://{headers['host']}{target}", dict(headers))
+    signer = botocore.auth.S3SigV4Auth(BotocoreCredentials(record.access_key, record.secret_key), "s3", record.region)
+    signer.payload = lambda _request: headers[DIGEST]  # it would hash a body
     now = datetime.fromtimestamp(moment, UTC)
     with mock.patch.object(botocore.auth, "get_current_datetime", return_value=now):
-        Signer(record, headers[DIGEST]).add_auth(request)
+        signer.add_auth(request)
     return str(request.headers["Authorization"])
 
 
@@ -151,10 +142,10 @@ def minios(record: NodeRecord, method: str, target: str, headers: Headers, momen
 def test_every_request_is_signed_as_botocore_and_minio_py_sign_it(
     record: NodeRecord, calls: list[tuple[int, str, str, Headers, int | None]]
 ) -> None:
-    node = Node(record, Settings())
-    for moment, method, target, headers, size in calls:  # one node: what it keeps of the day mustn't outlive it
+    signer = Signer(record)
+    for moment, method, target, headers, size in calls:  # one signer: what it keeps of the day mustn't outlive it
         upload = None if size is None else Upload(io.BytesIO(bytes(size)), size)
-        line, sent = parsed(head_of(node, Request(method, target, headers, upload), moment))
+        line, sent = parsed(head_of(signer, Request(method, target, headers, upload), moment))
         assert line == f"{method} {target} HTTP/1.1"
         assert headers.items() <= sent.items()
         assert sent["x-amz-date"] == f"{datetime.fromtimestamp(moment, UTC):%Y%m%dT%H%M%SZ}"
@@ -168,7 +159,7 @@ def test_a_request_without_headers_is_signed_like_every_other(
     record: NodeRecord, moment: int, method: str, path: str
 ) -> None:
     """It takes a shorter way, on which most is made once a second."""
-    _, sent = parsed(head_of(Node(record, Settings()), Request(method, path, request_id="abc"), moment))
+    _, sent = parsed(head_of(Signer(record), Request(method, path, request_id="abc"), moment))
     assert sent.pop("x-request-id") == "abc"
     for sign in (botocores, minios):
         assert sent["authorization"] == sign(record, method, path, signed_part(sent), moment)
@@ -178,7 +169,7 @@ def test_a_request_without_headers_is_signed_like_every_other(
 def test_tabs_in_a_signed_value_are_blanks_as_botocore_takes_them(record: NodeRecord, moment: int, value: str) -> None:
     """MinIO's server takes them so too (`signV4TrimAll` is Go's `strings.Fields`); minio-py leaves them as they are."""
     request = Request("PUT", "/objgw/a", {"x-amz-meta-a": value}, Upload(io.BytesIO(), 0))
-    _, sent = parsed(head_of(Node(record, Settings()), request, moment))
+    _, sent = parsed(head_of(Signer(record), request, moment))
     assert sent["authorization"] == botocores(record, "PUT", "/objgw/a", signed_part(sent), moment)
 
 
@@ -210,18 +201,18 @@ EXAMPLES = {
 }
 
 
-def example_node() -> Node:
-    node = Node(EXAMPLE, Settings())
-    node._authority = "examplebucket.s3.amazonaws.com"  # a node's own has a port
-    return node
+def example_signer() -> Signer:
+    signer = Signer(EXAMPLE)
+    signer._authority = "examplebucket.s3.amazonaws.com"  # a node's own has a port
+    return signer
 
 
 @pytest.mark.parametrize("row", EXAMPLES)
 def test_a_canonical_request_of_awss_examples_has_their_signature(row: str) -> None:
     digest, signature = EXAMPLES[row]
-    node = example_node()
-    head_of(node, Request("GET", "/"), EXAMPLE_MOMENT)  # sets the time
-    assert node._sign(digest) == signature
+    signer = example_signer()
+    head_of(signer, Request("GET", "/"), EXAMPLE_MOMENT)  # sets the time
+    assert signer._sign(digest) == signature
 
 
 @pytest.mark.parametrize(
@@ -230,7 +221,7 @@ def test_a_canonical_request_of_awss_examples_has_their_signature(row: str) -> N
 )
 def test_a_request_of_awss_examples_has_their_signature(row: str, target: str) -> None:
     """The two that sign no other headers than the gateway does: not Range, not Date."""
-    _, sent = parsed(head_of(example_node(), Request("GET", target, {DIGEST: EMPTY}), EXAMPLE_MOMENT))
+    _, sent = parsed(head_of(example_signer(), Request("GET", target, {DIGEST: EMPTY}), EXAMPLE_MOMENT))
     assert sent["authorization"] == (
         "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, "
         f"SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={EXAMPLES[row][1]}"

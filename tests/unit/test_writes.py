@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from objgwhttp import Refusal
-from objgwwrites import deleting, writing
+from gateway.answers import Refusal
+from gateway.objects.writes import deleting, writing
 
 PLAIN = {"content-type": "application/octet-stream"}
 DIGEST = "0123456789abcdef" * 4

@@ -11,7 +11,8 @@ import io
 import secrets
 from collections.abc import Callable
 
-from objgwstorage import Reply, Request, Upload
+from gateway.s3.body import Upload
+from gateway.s3.connection import Reply, Request
 
 CREATED = "conditions"  # a key beside the layout's record, which is created only once
 DECIDED = {200: False, 404: True, 409: True, 412: True, 501: False}  # what an answer to a condition that fails says

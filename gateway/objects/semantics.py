@@ -1,29 +1,23 @@
 """HTTP as clients know it, where S3 differs: pure functions between a request, a node's answer and the client's.
 
-- Refusals are problem details (RFC 9457).
 - Conditions of GET and HEAD (RFC 9110, 13): S3 compares one strong ETag or `*`, and takes one date format; such a
   condition goes to the node. Lists, weak ETags, other dates and several conditions at once are decided here, on the
   headers of the node's answer.
 - Ranges (RFC 9110, 14): one range of bytes goes to the node; all others are ignored, as 14.2 allows.
-- Headers: what an answer gives back is a table; nothing else passes. What a PUT or DELETE may ask for: objgwwrites.
+- Headers: what an answer gives back is a table; nothing else passes. What a PUT or DELETE may ask for:
+  `gateway.objects.writes`.
 """
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any, NamedTuple
 
-from objgwdates import http_time, is_canonical
+from gateway.answers import Environ, Headers
+from gateway.objects.dates import http_time, is_canonical
 
-RETRY_AFTER = "2"  # seconds; within them a started node is found
 S3_MAXIMUM = 5 << 40  # bytes of an object
-
-Headers = list[tuple[str, str]]
-StartResponse = Callable[[str, Headers], Any]
-Environ = dict[str, Any]
 
 # What a request hands on to the node, as WSGI names it.
 CONDITIONS = {
@@ -54,38 +48,6 @@ NOT_MODIFIED = frozenset({"ETag", "Last-Modified", "Cache-Control", "Expires"})
 ETAG = re.compile(r'(?:W/)?"[^"]*"')  # RFC 9110, 8.8.3
 SIMPLE = re.compile(r'\*|"[^",]*"')  # a condition that S3 decides as HTTP does; so is a canonical date
 ONE_RANGE = re.compile(r"(?i:bytes)=((\d{1,18})-(\d{0,18})|-0*[1-9]\d{0,17})")  # in numbers that S3 takes
-
-
-class Answer(NamedTuple):
-    """What a client gets. It is decided as a whole before anything of it is sent."""
-
-    status: str
-    headers: Headers
-    body: Iterable[bytes] = ()
-
-
-class Refusal(Exception):
-    """A request that gets no object, and what the client is told: RFC 9457 problem details.
-
-    >>> Refusal(HTTPStatus.NOT_FOUND, "There is no object with this id.").answer().status
-    '404 Not Found'
-    """
-
-    def __init__(self, status: HTTPStatus, detail: str, *headers: tuple[str, str]) -> None:
-        super().__init__(detail)
-        self.status, self.detail, self.headers = status, detail, headers
-
-    def answer(self) -> Answer:
-        """The answer as `application/problem+json`."""
-        document = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": self.detail}
-        body = json.dumps(document).encode() + b"\n"
-        headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body))), *self.headers]
-        return Answer(f"{self.status.value} {self.status.phrase}", headers, [body])
-
-
-def unavailable(detail: str) -> Refusal:
-    """503: it may work later, and nothing was decided about the object."""
-    return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, detail, ("Retry-After", RETRY_AFTER))
 
 
 def reading(method: str, environ: Environ) -> tuple[dict[str, str], dict[str, str]]:

@@ -29,13 +29,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
-
-OBJECT_ID = re.compile(r"[A-Za-z0-9]{1,32}")
 
 RECORD = "layout"  # the record's key, in the bucket <bucket>-layout
 POLL_SECONDS = 1.0  # between two looks at a node's record
@@ -51,20 +48,6 @@ DELETED = "x-amz-meta-objgw-deleted"  # of a marker: there is no object
 MARKER = b"objgw: deleted 7d7b4a5c64b84b9c9d5e0e1f2a3c6b88\n"
 SWEPT = b"objgw: deleted, and about to be forgotten 1f0c9a52e3d84f6f8a7b5c4d3e2f1a00\n"
 MARKER_ETAG, SWEPT_ETAG = (f'"{hashlib.md5(body).hexdigest()}"' for body in (MARKER, SWEPT))
-
-
-def owner[N](nodes: Sequence[N], object_id: str) -> N:
-    """The one of sorted nodes that owns an id: SHA-256 of the id, as a big-endian number, modulo their number."""
-    return nodes[int.from_bytes(hashlib.sha256(object_id.encode("ascii")).digest()) % len(nodes)]
-
-
-def owner_name(names: Sequence[str], object_id: str) -> str:
-    """The same by name.
-
-    >>> owner_name(("node-1", "node-2", "node-3"), "abc")
-    'node-2'
-    """
-    return owner(names, object_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,27 +16,16 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 
-from objgwdates import is_canonical
-from objgwhttp import Environ, Refusal
-
-# What is stored with an object besides x-amz-meta-*: PUT takes it, GET gives it back, a rebalance takes it along.
-STORED = (
-    "content-type",
-    "content-encoding",
-    "content-disposition",
-    "content-language",
-    "cache-control",
-    "expires",
-)
-IF_MATCH = ("if-match", "if-none-match")
-PAYLOAD_DIGEST = "x-amz-content-sha256"
+from gateway.answers import Environ, Refusal
+from gateway.objects.dates import is_canonical
+from gateway.s3.headers import IF_MATCH, PAYLOAD_DIGEST, STORED
 
 # What goes to the node, by its WSGI name.
 HANDED_ON = {
     f"HTTP_{name.upper().replace('-', '_')}": name for name in (*STORED, *IF_MATCH, "content-md5", PAYLOAD_DIGEST)
 }
 HANDED_ON_AMZ = re.compile(r"HTTP_X_AMZ_(?:META_.+|CHECKSUM_(?:CRC32|CRC32C|CRC64NVME|SHA1|SHA256))")
-OURS = "x-amz-meta-objgw-"  # what the gateway notes with objects, see objgwlayout
+OURS = "x-amz-meta-objgw-"  # what the gateway notes with objects, see gateway.nodes.layout
 NEEDS_A_VALUE = re.compile(r"if-(?:none-)?match|content-(?:md5|encoding)|x-amz-c(?:hecksum-\w+|ontent-sha256)")
 
 NOT_WHOLE = "isn't taken: a PUT replaces the whole object"

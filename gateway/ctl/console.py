@@ -1,0 +1,115 @@
+"""What a command says while it works, and how far it is."""
+
+from __future__ import annotations
+
+import math
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from tqdm import tqdm
+
+OBJECT_WEIGHT = 64 * 1024  # bytes that take as long as the requests for one object do, for the estimate
+PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
+
+
+def say(text: str) -> None:
+    """A plain line on what is going on."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def table(rows: Iterable[Iterable[str]]) -> None:
+    """Prints rows with aligned columns."""
+    lines = [list(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def amount(size: float) -> str:
+    """Bytes for people.
+
+    >>> amount(1536)
+    '1.5 KiB'
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(75)
+    '1 min 15 s'
+    """
+    minutes, seconds = divmod(math.ceil(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+@dataclass
+class Work:
+    """What is to be moved, or was."""
+
+    objects: int = 0
+    bytes: int = 0
+    seconds: float = 0.0  # that it took
+
+    @property
+    def weight(self) -> int:
+        """A measure of how long it takes, in bytes."""
+        return self.bytes + self.objects * OBJECT_WEIGHT
+
+    def __str__(self) -> str:
+        return f"{self.objects} object{'' if self.objects == 1 else 's'} ({amount(self.bytes)})"
+
+
+class Progress:
+    """How far it is: a bar on a terminal, else a line every few seconds; on stderr.
+
+    `passed` may be called by any thread, the others by the main thread.
+    """
+
+    def __init__(self, total: Work) -> None:
+        self.total, self.done, self._began, self._shown = total, Work(), time.monotonic(), time.monotonic()
+        self._lock = threading.Lock()
+        self._bar: tqdm[NoReturn] | None = None
+        if sys.stderr.isatty():
+            form = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
+            self._bar = tqdm(total=total.weight, bar_format=form, dynamic_ncols=True, file=sys.stderr)
+
+    def passed(self, size: int) -> None:
+        """So many bytes more are on the other side."""
+        with self._lock:
+            self.done.bytes += size
+
+    def show(self) -> None:
+        """Draws the bar, or writes a line when it is time."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._rates(), refresh=False)
+            self._bar.update(min(self.done.weight, self.total.weight) - self._bar.n)
+        elif time.monotonic() - self._shown > PLAIN_SECONDS:
+            self._shown = time.monotonic()
+            print(self._line(), file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _rates(self) -> str:
+        seconds = max(time.monotonic() - self._began, 0.001)
+        return f"{self.done.objects / seconds:.0f} objects/s, {amount(self.done.bytes / seconds)}/s"
+
+    def _line(self) -> str:
+        left = max(0, self.total.weight - self.done.weight) * (time.monotonic() - self._began)
+        rest = f", about {duration(left / self.done.weight)} left" if self.done.weight else ""
+        return f"{self.done} of {self.total}, {self._rates()}{rest}"

@@ -1,0 +1,159 @@
+"""Docker as the source of nodes: which containers are nodes, where they are reached, and with which keys.
+
+A node is a container whose name contains `node_name` and that shares a Docker network with this process. One list call
+for each reading, and one inspect call for each container not seen before. On the manager of a Swarm, so are tasks:
+`gateway.nodes.sources.swarm`.
+
+Nothing here waits, retries or keeps more than the client and the keys that were read: when to read, and what to do
+where Docker fails, is the caller's business.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import docker
+import docker.errors
+
+from gateway.nodes.sources.found import Found, Own
+from gateway.nodes.sources.keys import KEY_FILES, REGION_VARIABLES, SECRETS, Config, keys_from_env, with_key_files
+from gateway.nodes.sources.swarm import Swarm
+from gateway.s3.endpoint import NodeRecord
+
+log = logging.getLogger("objgw")
+
+# Compose puts 12 hex digits before a container's name while it makes its successor.
+RECREATING = re.compile(r"^[0-9a-f]{12}_")
+# Docker mounts these three files into every container from a folder that is named after it; with
+# `network_mode: container:X` it is X's, whose networks are the ones that count.
+OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/\S+ /etc/(?:hostname|hosts|resolv\.conf) ")
+
+
+def own_container_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
+    """The id of the container whose network this process uses; None outside a container."""
+    try:
+        found = OWN_CONTAINER.search(mountinfo.read_text())
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+class DockerReader:
+    """Reads the nodes from Docker: containers, and on the manager of a Swarm the tasks of all its hosts."""
+
+    def __init__(self, node_name: str, node_port: int, timeout: int) -> None:
+        """`node_name` is part of the name of each node, `timeout` the seconds that Docker may take for an answer."""
+        self.node_name, self.node_port, self.timeout = node_name, node_port, timeout
+        self._client: docker.DockerClient | None = None
+        self._known: dict[str, tuple[str, str, str]] = {}  # container or task id -> access key, secret key, region
+        self._keyless: set[str] = set()  # ids of those whose keys can't be read, which was logged
+        self._swarm = Swarm(node_name)
+
+    def read(self) -> list[NodeRecord]:
+        """The nodes that this process can reach, by name.
+
+        Raises docker.errors.DockerException, or what requests and urllib3 raise, where Docker can't be read.
+        """
+        try:
+            if self._client is None:
+                self._client = docker.from_env(timeout=self.timeout)
+            return self._read(self._client)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Drops the connection to Docker; the next read makes a new one."""
+        self._swarm.forget()
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _read(self, client: docker.DockerClient) -> list[NodeRecord]:
+        own = self._own(client)
+        manager = self._swarm.is_manager(client)
+        best: dict[str, Found] = {}
+        for found in [*self._containers(client, own, manager), *(self._swarm.tasks(client, own) if manager else ())]:
+            if found.name not in best or found.rank > best[found.name].rank:
+                best[found.name] = found
+        records = [record for name in sorted(best) if (record := self._record(best[name]))]
+        ids = {record.container for record in records}
+        self._known = {id: keys for id, keys in self._known.items() if id in ids}
+        self._keyless &= ids
+        return records
+
+    def _record(self, found: Found) -> NodeRecord | None:
+        """None where the container was removed since it was listed."""
+        keys = self._known.get(found.id)
+        if keys is None:
+            try:
+                config = found.config()
+                env = with_key_files(dict(line.split("=", 1) for line in config.env if "=" in line), config.secrets)
+            except docker.errors.NotFound:
+                return None
+            except (OSError, ValueError) as error:  # of a file; its content isn't in the error's text
+                if found.id not in self._keyless:
+                    problem = error.strerror if isinstance(error, OSError) else "it isn't text"
+                    log.error("node %s can't be used, a secret with its keys can't be read: %s", found.name, problem)
+                self._keyless.add(found.id)
+                return NodeRecord(found.name, found.id)
+            region = next(filter(None, map(env.get, REGION_VARIABLES)), "us-east-1")
+            keys = self._known[found.id] = (*keys_from_env(env, config.image), region)
+        return NodeRecord(found.name, found.id, found.host, self.node_port, *keys)
+
+    def _own(self, client: docker.DockerClient) -> Own:
+        id = own_container_id()
+        if id is None:
+            return Own()
+        try:
+            me = client.api.inspect_container(id)
+        except docker.errors.NotFound:  # Docker is that of another machine
+            return Own()
+        networks = {name: network["NetworkID"] for name, network in me["NetworkSettings"]["Networks"].items()}
+        labels = me["Config"]["Labels"] or {}
+        service, task = (labels.get(f"com.docker.swarm.{what}.id") for what in ("service", "task"))
+        return Own(me["Image"], service, task, None if "host" in networks else networks)
+
+    # -- containers
+
+    def _containers(self, client: docker.DockerClient, own: Own, manager: bool) -> Iterator[Found]:
+        """The containers of this host; without those of tasks where `manager` says that tasks are read as such."""
+        for container in client.api.containers(all=True, filters={"name": re.escape(self.node_name)}):
+            name = self._node_name(container, manager)
+            if name is None or (own.image and container["ImageID"] == own.image):  # another gateway, oddly named
+                continue
+            reachable, host = self._address(container, own)
+            if reachable:
+                yield Found(
+                    name, container["Id"], host, container["Created"], partial(self._inspect, client, container["Id"])
+                )
+
+    def _node_name(self, container: dict[str, Any], manager: bool) -> str | None:
+        names = [name[1:] for name in container["Names"] or () if name.count("/") == 1]  # more: a link's alias
+        labels = container["Labels"] or {}
+        task = labels.get("com.docker.swarm.task.id")
+        if not names or (task and manager) or labels.get("com.docker.compose.oneoff") == "True":
+            return None
+        name = RECREATING.sub("", names[0]).removesuffix(f".{task}")
+        return name if self.node_name in name else None
+
+    def _address(self, container: dict[str, Any], own: Own) -> tuple[bool, str | None]:
+        """Whether the container has a network that we can reach, and its address there if it runs."""
+        networks = container["NetworkSettings"]["Networks"]
+        shared = sorted(name for name in networks if own.networks is None or name in own.networks)
+        if container["State"] != "running":  # a paused one accepts connections and never answers
+            return bool(shared), None
+        hosts = [networks[name]["IPAddress"] for name in shared]
+        return bool(shared), next(filter(None, hosts), None)
+
+    @staticmethod
+    def _inspect(client: docker.DockerClient, id: str) -> Config:
+        config = client.api.inspect_container(id)["Config"]
+        # What the image set can't be told from what was given: a secret of ours may have such a name by chance.
+        ours = {file.name for file in SECRETS.glob("*")} - {default for _, default, _ in KEY_FILES}
+        return Config(config["Env"] or [], config["Image"], {name: name for name in ours})

@@ -1,0 +1,31 @@
+"""What Docker says of a container or a task, before it is a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from gateway.nodes.sources.keys import Config
+
+
+class Found(NamedTuple):
+    """A container or a task with a node's name. Of several with one name, one that runs counts, then the newest."""
+
+    name: str
+    id: str
+    host: str | None  # None where it doesn't run
+    created: float  # seconds since the epoch
+    config: Callable[[], Config]
+
+    @property
+    def rank(self) -> tuple[bool, float]:
+        return self.host is not None, self.created
+
+
+class Own(NamedTuple):
+    """What this process runs in. Without networks every container can be reached."""
+
+    image: str | None = None
+    service: str | None = None  # the id, as that of the task: none where it isn't one of a Swarm
+    task: str | None = None
+    networks: Mapping[str, str] | None = None  # their ids by their names

@@ -1,0 +1,98 @@
+"""The tasks of a Swarm as nodes, on whatever host they run: read on a manager.
+
+A task of a service whose name contains `node_name` is a node. The node is then the place, not the task:
+`<service>.<slot>`, or `<service>.<id of the Swarm's node>` where the service is global. Each reading asks for services
+and for tasks, and every `SWARM_SECONDS` whether this is a manager at all. No call tells what is in a secret, so a
+node's secrets are read where the same ones are mounted into this container.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import docker
+import docker.errors
+
+from gateway.nodes.sources.found import Found, Own
+from gateway.nodes.sources.keys import SECRETS, Config
+
+SWARM_SECONDS = 30.0  # between two questions whether the engine manages a Swarm
+
+
+class Swarm:
+    """The Swarm that the engine may manage."""
+
+    def __init__(self, node_name: str) -> None:
+        self.node_name = node_name
+        self._mounted: dict[str, str] = {}  # files in `SECRETS` by the id of their secret, where this is a task
+        self._manager = False
+        self._asked = -math.inf  # monotonic time at which the engine last said whether it's a manager
+
+    def forget(self) -> None:
+        """Has the engine asked again: it may be the manager of nothing by the next reading."""
+        self._asked = -math.inf
+
+    def is_manager(self, client: docker.DockerClient) -> bool:
+        if time.monotonic() > self._asked + SWARM_SECONDS:
+            try:
+                self._manager = bool(client.api.info().get("Swarm", {}).get("ControlAvailable"))
+            except docker.errors.APIError as error:
+                if error.response is None or error.response.status_code != HTTPStatus.FORBIDDEN:
+                    raise
+                self._manager = False  # what stands before the engine forbids to ask
+            self._asked = time.monotonic()
+        return self._manager
+
+    def tasks(self, client: docker.DockerClient, own: Own) -> Iterator[Found]:
+        """The tasks that are to run, of services that are nodes. Those that were replaced are to be shut down."""
+        api: Any = client.api  # whose stubs have no types for these
+        services = {
+            service["ID"]: service["Spec"]["Name"]
+            for service in api.services()  # Docker's filter by name takes only its beginning
+            if self.node_name in service["Spec"]["Name"]
+            and service["ID"] != own.service
+            and not service["Spec"]["Mode"].keys().isdisjoint(("Replicated", "Global"))  # jobs come to an end
+        }
+        if not services:
+            return
+        # "ready" is what the next task of a place is to be until the one before it has stopped.
+        wanted = {"service": [*services, *filter(None, [own.service])], "desired-state": ["running", "ready"]}
+        for task in (tasks := api.tasks(filters=wanted)):
+            if task["ID"] == own.task:
+                self._mounted = {secret["SecretID"]: file for file, secret in self._secrets(task)}
+        for task in tasks:
+            attached = {each["Network"]["ID"]: each["Addresses"] for each in task.get("NetworksAttachments") or ()}
+            # The routing mesh isn't among the networks of a specification.
+            networks = {network["Target"] for network in task["Spec"].get("Networks") or ()}
+            shared = sorted(networks if own.networks is None else networks & set(own.networks.values()))
+            place = task.get("Slot") or task.get("NodeID")
+            if task["ServiceID"] == own.service or not shared or not place:
+                continue
+            running = task["DesiredState"] == task["Status"]["State"] == "running"
+            hosts = [address.split("/")[0] for id in shared for address in attached.get(id) or ()]
+            yield Found(
+                f"{services[task['ServiceID']]}.{place}",
+                task["ID"],
+                hosts[0] if hosts and running else None,
+                datetime.fromisoformat(task["CreatedAt"]).timestamp(),
+                partial(self._specification, task),
+            )
+
+    def _specification(self, task: dict[str, Any]) -> Config:
+        spec = task["Spec"].get("ContainerSpec") or {}
+        # A gateway that isn't a task has secrets as somebody mounted them: by their names, it is hoped.
+        ours = {file: self._mounted.get(each["SecretID"], each["SecretName"]) for file, each in self._secrets(task)}
+        return Config(spec.get("Env") or [], spec.get("Image", ""), ours)
+
+    @staticmethod
+    def _secrets(task: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """A task's secrets, each with the name of its file in `SECRETS`."""
+        for secret in (task["Spec"].get("ContainerSpec") or {}).get("Secrets") or ():
+            if secret.get("File"):
+                yield secret["File"]["Name"].removeprefix(f"{SECRETS}/"), secret

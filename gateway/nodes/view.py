@@ -1,0 +1,150 @@
+"""The nodes by their names, and the `View` of them that requests go by.
+
+Requests only read the last view, which is replaced as a whole. A node is a name: its address and keys may change, and
+its name keeps its place in the layout. The rules are in `gateway.nodes.layout`.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from typing import NamedTuple
+
+from gateway.nodes.layout import HOLD_SECONDS, Layout
+from gateway.nodes.member import Member
+from gateway.nodes.placement import owner
+from gateway.s3.endpoint import NodeRecord
+from gateway.settings import Settings
+
+log = logging.getLogger("objgw")
+
+
+class View(NamedTuple):
+    """What requests go by: the layout, as it is in force, with its nodes. It is replaced as a whole."""
+
+    nodes: tuple[Member, ...] = ()  # that ids are spread over, sorted by name
+    older: tuple[tuple[Member | None, ...], ...] = ()  # those of earlier spreads, newest first; None: given up
+    anywhere: tuple[Member, ...] = ()  # all nodes, where nobody knows over which ids were spread
+    era: int = 0
+    moved: bool = False  # every object is with its owner, so that a miss there is a miss
+    until: float = math.inf  # Unix time from which on requests wait for the next view
+
+    def moving(self, object_id: str) -> Homes | None:
+        """The nodes that may have an object; None where only its owner may."""
+        homes = self.homes(object_id) if self.older or self.anywhere else None
+        return homes if homes and homes.others else None
+
+    def homes(self, object_id: str) -> Homes:
+        """The nodes that may have an object."""
+        first = owner(self.nodes, object_id)
+        others: list[Member] = []
+        sure = True
+        for nodes in self.older:
+            node = owner(nodes, object_id)
+            if node is first:
+                sure = sure and not others  # it had the object before others had, so its copy may be an old one
+            elif node and node not in others:
+                others.append(node)
+        others += [node for node in self.anywhere if node is not first and node not in others]
+        return Homes(first, others, sure)
+
+
+class Homes(NamedTuple):
+    """The nodes that may have an object: its owner, and the others, where it may still be."""
+
+    owner: Member
+    others: list[Member]
+    sure: bool  # what the owner has is the newest
+
+
+class Directory:
+    """The nodes that there are, the layout, and the view of both that is in force.
+
+    What Docker lists comes from `discovery`, the layout from `records`; both change it while they hold `changed`.
+
+    >>> directory = Directory(Settings())
+    >>> directory.view.nodes    # sorted by name
+    ()
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.view = View()
+        self.layout: Layout | None = None
+        self.by_name: dict[str, Member] = {}  # those that Docker lists and those of the layout, sorted by name
+        self.changed = threading.Condition()
+        self.due = threading.Event()  # a node may have to be visited
+
+    @property
+    def nodes(self) -> tuple[Member, ...]:
+        """The nodes that ids are spread over, sorted by name."""
+        return self.view.nodes
+
+    @property
+    def settled(self) -> bool:
+        """Whether every object is with its owner."""
+        return not (self.view.older or self.view.anywhere)
+
+    def named(self, name: str) -> Member | None:
+        """The node of a name that Docker lists or the layout has."""
+        return self.by_name.get(name)
+
+    def current_view(self) -> View:
+        """The view, after a wait where it is just about to be replaced."""
+        if time.time() >= self.view.until:
+            with self.changed:
+                self.changed.wait_for(lambda: time.time() < self.view.until)
+        return self.view
+
+    def find(self, records: list[NodeRecord]) -> None:
+        """Takes what Docker says of the nodes. A name of the layout keeps its place when Docker doesn't list it."""
+        found = {record.name: record for record in records}
+        kept = self.layout.mentioned if self.layout else self.by_name
+        after = {}
+        for name in sorted(found.keys() | set(kept)):
+            record, node = found.get(name, NodeRecord(name)), self.by_name.get(name)
+            if node is None or node.record != record:
+                log.info("node %s, was %s", record, node.record if node else "not there")
+                if node:
+                    node.close()
+                node = Member(record, self.settings)
+                self.due.set()
+            after[name] = node
+        for name in self.by_name.keys() - after.keys():
+            self.by_name[name].close()
+        self.by_name = after
+        self.arrange()
+
+    def arrange(self) -> None:
+        """Makes the view that is in force."""
+        layout, now, before = self.layout, time.time(), self.view
+        if layout is None:
+            return
+        for name in layout.mentioned:
+            self.by_name.setdefault(name, Member(NodeRecord(name), self.settings))
+        for node in self.by_name.values():
+            node.fresh = node.name in layout.fresh
+        newest, *older = layout.in_force(now - HOLD_SECONDS)
+        switches = [spread.since for spread in layout.spreads if spread.since > now - HOLD_SECONDS]
+        view = View(
+            tuple(self.by_name[name] for name in newest.names),
+            tuple(
+                tuple(None if name in layout.lost else self.by_name[name] for name in spread.names)
+                for spread in older
+                if spread.names
+            ),
+            tuple(self.by_name.values()) if any(not spread.names for spread in older) else (),
+            newest.era,
+            layout.moved,
+            min(switches) - HOLD_SECONDS if switches else math.inf,
+        )
+        if view == before:
+            return
+        self.view = view
+        if [node.name for node in view.nodes] != [node.name for node in before.nodes]:
+            log.info("ids are spread over %s", ", ".join(newest.names))
+            for node in before.nodes:
+                node.end_uploads(view.nodes)
+        self.changed.notify_all()

@@ -1,0 +1,1 @@
+"""What a request for an object does."""

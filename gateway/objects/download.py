@@ -1,0 +1,74 @@
+"""An object's bytes on their way to the client, in constant memory."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from gateway.s3.connection import Connection, Reply, UpstreamError
+from gateway.s3.node import Node
+from gateway.status.observation import current
+
+log = logging.getLogger("objgw")
+
+DOWNLOAD_BLOCK = 64 * 1024  # bytes of a download that are read at once: what a client that never reads holds
+PIPE = 512 * 1024  # bytes, the same of a client that takes one block within
+BRISK_SECONDS = 0.05
+
+
+def download(
+    node: Node, connection: Connection, reply: Reply, relay: Callable[[int, int], None] | None = None
+) -> Iterator[bytes]:
+    """The bytes of an object on their way to the client.
+
+    Where the server has a `relay` (see gateway.server), most of a large one go from socket to socket, and are no blocks
+    here; never the last ones, so that whoever takes the blocks knows of the end before the client does. Where the node
+    breaks off, ConnectionResetError makes the server break the client's connection, so that what it has can't pass for
+    the whole. A connection of which something is unread is never used again.
+    """
+    left, step, seen = reply.left, DOWNLOAD_BLOCK, current.get()
+    node.downloads.add(connection)
+    pipe = wide_pipe() if relay and left > 2 * DOWNLOAD_BLOCK else ()
+    try:
+        if reply.body:
+            yield reply.body
+        reply.body = b""
+        while left:
+            if relay and pipe and left > DOWNLOAD_BLOCK:
+                moved = connection.receive_into(pipe[1], min(left - DOWNLOAD_BLOCK, step))
+                began = time.monotonic()
+                relay(pipe[0], moved)
+                step = PIPE if time.monotonic() - began < BRISK_SECONDS else DOWNLOAD_BLOCK
+                seen.bytes += moved
+                left -= moved
+                continue
+            block = connection.receive(min(left, DOWNLOAD_BLOCK))
+            left -= len(block)
+            if not left:
+                node.release(connection)
+            yield block
+    except UpstreamError as error:
+        log.warning("node %s: %d bytes before the end of an object: %s", node.name, left, error)
+        raise ConnectionResetError(errno.ECONNRESET, "the node broke off") from None
+    finally:
+        node.downloads.discard(connection)
+        for end in pipe:
+            os.close(end)
+        if left:
+            connection.close()
+
+
+def wide_pipe() -> tuple[int, ...]:
+    """A pipe with room for `PIPE` bytes, or for as much as the kernel still gives this user (pipe(7)); none without."""
+    try:
+        pipe = os.pipe()
+    except OSError:
+        return ()
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe[1], fcntl.F_SETPIPE_SZ, PIPE)
+    return pipe

@@ -1,0 +1,169 @@
+"""A request for an object that is with its owner and nowhere else: one request to one node."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from http import HTTPStatus
+
+from gateway.answers import Answer, Environ, Refusal, unavailable
+from gateway.nodes.layout import DELETED
+from gateway.nodes.member import Member
+from gateway.nodes.placement import owner
+from gateway.nodes.view import View
+from gateway.objects.download import download
+from gateway.objects.semantics import NOT_MODIFIED, S3_MAXIMUM, answered, precondition, reading, unchanged
+from gateway.objects.upstream import Moved, Upstream, refuse_undecided
+from gateway.s3.body import Upload, spool
+from gateway.s3.connection import Reply
+from gateway.s3.headers import IF_MATCH
+
+log = logging.getLogger("objgw")
+
+NO_OBJECT = "There is no object with this id."
+CONDITION_FAILED = "The object isn't what the request's conditions ask for."
+CHECKSUM_REFUSED = frozenset(
+    {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "InvalidArgument"}
+)
+
+
+class Gone(Refusal):
+    """404: the object was deleted while the layout wasn't settled, as a marker says. No other node has to be asked."""
+
+
+class Settled:
+    """GET, HEAD, PUT and DELETE, each of which asks one node."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+
+    def read(self, method: str, object_id: str, environ: Environ, home: str = "") -> Answer:
+        """GET and HEAD of the owner, or of the node that is named. Raises Refusal."""
+        headers, conditions = reading(method, environ)
+        node, connection, reply = self.upstream.exchange(object_id, method, headers, home=home)
+        if "range" in headers and not unchanged(environ.get("HTTP_IF_RANGE"), reply.status, reply.headers):
+            node.leave(connection, reply)
+            del headers["range"]
+            node, connection, reply = self.upstream.exchange(object_id, method, headers, home=home)
+        beyond = reply if reply.status == 416 and conditions else None
+        if beyond:  # the conditions come first (RFC 9110, 13.2.2), and what they are about isn't in this answer
+            node.release(connection)
+            node, connection, reply = self.upstream.exchange(object_id, "HEAD", {}, home=home)
+        if reply.status not in (200, 206):
+            node.release(connection)
+            if reply.status == 304:
+                return not_modified(reply)
+            raise refusal(node, reply)
+        if DELETED in reply.headers:
+            node.leave(connection, reply)
+            raise Gone(HTTPStatus.NOT_FOUND, NO_OBJECT)
+        if conditions:
+            status = precondition(conditions, reply.headers)
+            if status is not HTTPStatus.OK:
+                node.leave(connection, reply)
+                if status is HTTPStatus.NOT_MODIFIED:
+                    return not_modified(reply)
+                raise Refusal(status, CONDITION_FAILED)
+        if beyond:
+            node.release(connection)
+            raise refusal(node, beyond)
+        status = HTTPStatus(reply.status)
+        if reply.headers.get("content-range", "").endswith("/0"):  # MinIO, to a suffix of nothing: no such range
+            status = HTTPStatus.OK
+            del reply.headers["content-range"]
+        if reply.left:
+            body: Iterable[bytes] = download(node, connection, reply, environ.get("objgw.relay"))
+        else:
+            node.release(connection)
+            body = [reply.body]
+        return Answer(f"{status.value} {status.phrase}", answered(reply.headers), body)
+
+    def upload(self, object_id: str, environ: Environ, headers: Mapping[str, str]) -> Upload:
+        """The request's body, of which a first piece is read. Raises Refusal where it needn't be sent."""
+        node = self.upstream.node(object_id)  # refuses before the body is read
+        if any(name in headers for name in IF_MATCH) and (node.leased or self.upstream.records.vouch(node)):
+            refuse_undecided(node, headers)
+        maximum = self.upstream.settings.max_object_bytes or S3_MAXIMUM
+        if "HTTP_TRANSFER_ENCODING" in environ:
+            if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":  # RFC 9112, 6.1
+                raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding is chunked.")
+            stream, length = spool(environ["wsgi.input"], maximum)
+        elif not environ.get("CONTENT_LENGTH") and environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+            # RFC 1945, 7.2.2. In HTTP/1.1 it means that there is no body (RFC 9112, 6.3).
+            raise Refusal(HTTPStatus.LENGTH_REQUIRED, "A PUT of HTTP/1.0 needs a Content-Length.")
+        else:
+            stream, length = environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
+        if length > maximum:
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"An object may have at most {maximum} bytes.")
+        return Upload(stream, length)
+
+    def put(self, object_id: str, headers: Mapping[str, str], upload: Upload, view: View) -> Answer:
+        """Stores it with the owner by this view. Raises Moved where that isn't the owner any more."""
+        if not view.nodes:
+            raise unavailable("No node has answered yet.")
+        expected = owner(view.nodes, object_id).name
+        node, connection, reply = self.upstream.exchange(object_id, "PUT", headers, upload, expected=expected)
+        node.release(connection)
+        if reply.status != 200 or "etag" not in reply.headers:
+            raise refusal(node, reply, writing=True)
+        self._acknowledge(object_id, node)
+        return Answer("200 OK", [("ETag", reply.headers["etag"]), ("Content-Length", "0")])
+
+    def delete(self, object_id: str, home: str = "", expected: str = "") -> Answer:
+        """DELETE of the owner's copy, or of that of the node that is named. Raises Refusal."""
+        node, connection, reply = self.upstream.exchange(object_id, "DELETE", {}, home=home, expected=expected)
+        node.release(connection)
+        if reply.status != 204 and reply.status != 404:
+            raise refusal(node, reply)
+        if not home:
+            self._acknowledge(object_id, node)
+        return Answer("204 No Content", [])
+
+    def _acknowledge(self, object_id: str, node: Member) -> None:
+        """Raises Moved for a write that went to a node which may not be the owner any more."""
+        if (
+            not (node.leased or self.upstream.records.vouch(node))
+            or owner(self.upstream.directory.current_view().nodes, object_id).name != node.name
+        ):
+            raise Moved
+
+
+def not_modified(reply: Reply) -> Answer:
+    """304, with those headers of the object that it has."""
+    return Answer("304 Not Modified", [header for header in answered(reply.headers) if header[0] in NOT_MODIFIED])
+
+
+def refusal(node: Member, reply: Reply, *, writing: bool = False) -> Refusal:
+    """What a client is told about a node's answer that isn't an object."""
+    status, code = reply.status, reply.code
+    if status == 404 and code in ("NoSuchKey", "NoSuchBucket", ""):
+        if writing and code == "NoSuchKey":  # If-Match, where S3 says 404 and HTTP 412
+            return Refusal(HTTPStatus.PRECONDITION_FAILED, NO_OBJECT)
+        if writing:
+            return unavailable("The node of this id lost its bucket, which is made again; try again.")
+        if node.blank:
+            return unavailable("The node of this id lost what it held; an operator has to bring it back or give it up.")
+        if not node.whole:
+            return unavailable("The node of this id has only just come; try again.")
+        return Refusal(HTTPStatus.NOT_FOUND, NO_OBJECT)
+    if status == 412:
+        return Refusal(HTTPStatus.PRECONDITION_FAILED, CONDITION_FAILED)
+    if status == 416:
+        total = re.search(rb"<ActualObjectSize>(\d+)<", reply.body)
+        content_range = reply.headers.get("content-range") or (f"bytes */{total[1].decode()}" if total else "bytes */*")
+        detail = "The object ends before the range."
+        return Refusal(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, detail, ("Content-Range", content_range))
+    if status == 400 and writing and code in CHECKSUM_REFUSED:
+        return Refusal(HTTPStatus.BAD_REQUEST, "The body isn't what its checksum says. Nothing was stored.")
+    if status == 400 and writing and code == "MetadataTooLarge":
+        return Refusal(HTTPStatus.BAD_REQUEST, "The x-amz-meta-* headers are too large. Nothing was stored.")
+    if code == "EntityTooLarge":
+        return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The object is too large for the node.")
+    if reply.full:
+        detail = "The node of this id has no room left: its disk is full, or its quota is used up."
+        return Refusal(HTTPStatus.INSUFFICIENT_STORAGE, detail)
+    log.warning("node %s: unexpected answer: %d %s", node.name, status, code)
+    if status in (429, 503):
+        return unavailable("The node of this id is busy or starting.")
+    return Refusal(HTTPStatus.BAD_GATEWAY, "The node of this id gave an unexpected answer; the gateway's log has it.")

@@ -1,0 +1,1 @@
+"""One signed, streamed request to one node."""

@@ -1,0 +1,89 @@
+"""The body of an upload, on its way from the client.
+
+An `Upload` keeps its first bytes, so that a request which a dead connection lost can be sent again.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import IO
+
+from gateway.answers import Refusal
+
+log = logging.getLogger("objgw")
+
+BLOCK = 256 * 1024  # bytes that an upload is read and sent in
+REPLAYABLE = 64 * 1024  # bytes of an upload that are kept until its answer, so that they can be sent again
+
+
+class BodyError(Exception):
+    """The request's body can't be read to its end; the text is for the client."""
+
+    def __init__(self, detail: str, status: HTTPStatus = HTTPStatus.BAD_REQUEST) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+def read_client(stream: IO[bytes], size: int) -> bytes:
+    """The next bytes of a client's body, at most `size`; none at its end.
+
+    Raises BodyError for whatever the server raises where a body is malformed, too slow or cut.
+    """
+    try:
+        return getattr(stream, "read1", stream.read)(size)
+    except TimeoutError:
+        raise BodyError("The body came too slowly.", HTTPStatus.REQUEST_TIMEOUT) from None
+    except Exception as error:
+        raise BodyError(f"The body can't be read: {type(error).__name__}.") from error
+
+
+class Upload:
+    """A request's body: `head`, kept so that it can be sent again, and the rest, which passes once."""
+
+    def __init__(self, stream: IO[bytes], length: int) -> None:
+        self.length = length
+        self.spent = False  # bytes after the head have been read, so that it can't be sent again
+        self._stream = stream
+        self.head = b"".join(self._read(min(length, REPLAYABLE)))
+
+    @property
+    def whole(self) -> bool:
+        """Whether `head` is all of it."""
+        return len(self.head) == self.length
+
+    def rest(self) -> Iterator[bytes]:
+        """The blocks after `head`. Raises BodyError when the client breaks off."""
+        self.spent = not self.whole
+        return self._read(self.length - len(self.head))
+
+    def _read(self, size: int) -> Iterator[bytes]:
+        """Blocks of `size` bytes in all."""
+        while size:
+            block = read_client(self._stream, min(size, BLOCK))
+            if not block:
+                raise BodyError("The body ended before its Content-Length.")
+            size -= len(block)
+            yield block
+
+
+def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:
+    """Reads a body of unknown length into a temporary file, because S3 wants the length before the body.
+
+    Gives the file (small ones stay in memory) and its length; reads no further than one block above `maximum` bytes.
+    Raises Refusal (507) where the disk is full.
+    """
+    file = tempfile.SpooledTemporaryFile(max_size=BLOCK)  # noqa: SIM115 - it lives as long as the request
+    length = 0
+    try:
+        while length <= maximum and (block := read_client(stream, BLOCK)):
+            length += len(block)
+            file.write(block)
+        file.seek(0)
+    except OSError as error:
+        log.warning("an upload without a length can't be spooled: %s", error)
+        detail = "The gateway has no room for an upload without Content-Length; send one."
+        raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, detail) from None
+    return file, length

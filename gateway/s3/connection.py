@@ -1,0 +1,190 @@
+"""One HTTP/1.1 exchange with a node, over a bare socket.
+
+A `Connection` has a minimal parser of answers: a client library would cost several times as much (bench/README.md).
+Nothing here decides whether a request is repeated, or what a client is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gateway.s3.body import Upload
+from gateway.s3.headers import IF_MATCH
+
+ANSWER_HEAD_MAX = 64 * 1024  # bytes of a node's status line and headers
+ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
+
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, 5.5: no part of a header's value, but for the tab
+DIGITS = re.compile(r"[0-9]{1,18}")
+STATUS_LINE = re.compile(r"HTTP/1\.1 ([1-9][0-9]{2})(?: .*)?")  # RFC 9112, 4
+NAME = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.1
+ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
+# What servers say where there is no room: MinIO on a large disk, MinIO and Ceph at the end of a quota.
+FULL = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
+
+
+class UpstreamError(Exception):
+    """A node broke off, was silent for too long, or sent what isn't HTTP. Text for the log, not for clients."""
+
+
+class Request(NamedTuple):
+    """What is asked of a node. Header names are in lower case; a path has nothing that would need escaping, and a query
+    after it is sorted."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = {}
+    upload: Upload | None = None
+    request_id: str = ""  # for the node's own log
+
+    @property
+    def careful(self) -> bool:
+        """Whether the body is sent only after the node's `100 Continue` (RFC 9110, 10.1.1), so that a dead connection
+        or a rejected key shows while it can still be sent elsewhere: a body that can't be sent twice, or mustn't be,
+        because a second create-only PUT would fail on the first.
+        """
+        return self.upload is not None and (not self.upload.whole or not self.headers.keys().isdisjoint(IF_MATCH))
+
+
+@dataclass(slots=True)
+class Reply:
+    """A node's answer: status, headers with names in lower case, what came of the body and how much is to come."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    left: int  # bytes of the body still to be received
+
+    @property
+    def code(self) -> str:
+        """S3's error code, for example NoSuchKey; empty where there is none."""
+        found = ERROR_CODE.search(self.body)
+        return found[1].decode() if found else self.headers.get("x-minio-error-code", "")
+
+    @property
+    def full(self) -> bool:
+        """Whether the node refuses because there is no room; on a small disk MinIO calls that an internal error."""
+        return self.status == 507 or self.code in FULL or b"no space left on device" in self.body
+
+
+class Connection:
+    """A kept connection to a node. OSErrors and bad answers come as UpstreamError."""
+
+    __slots__ = ("answered", "reused", "since", "sock", "usable")
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.reused = False
+        self.since = 0.0  # when it was put into the pool
+        self.answered = False  # a byte of an answer came since it was taken from the pool
+        self.usable = True  # for another request, once the answer to this one is read
+
+    def send(self, data: bytes) -> None:
+        try:
+            sent = self.sock.send(data)  # all, mostly; sendall() costs more, bench/README.md
+            if sent < len(data):
+                self.sock.sendall(memoryview(data)[sent:])
+        except OSError as error:
+            raise UpstreamError(f"sending: {error}") from error
+
+    def receive(self, size: int) -> bytes:
+        """The next bytes, at most `size`; never none."""
+        try:
+            data = self.sock.recv(size)
+        except OSError as error:
+            raise UpstreamError(f"receiving: {error}") from error
+        if not data:
+            raise UpstreamError("the node closed the connection")
+        self.answered = True
+        return data
+
+    def receive_into(self, pipe: int, size: int) -> int:
+        """Moves the next bytes, at most `size`, into an empty pipe without copying them (splice(2)); how many."""
+        while True:
+            try:
+                if not self.sock.recv(1, socket.MSG_PEEK):  # waits for them, as long as receive() would
+                    raise UpstreamError("the node closed the connection")
+                return os.splice(self.sock.fileno(), pipe, size, flags=os.SPLICE_F_NONBLOCK)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise UpstreamError(f"receiving: {error}") from error
+
+    def reply(self, method: str) -> Reply:
+        """Reads status, headers and what came with them; of an error or an empty answer, everything."""
+        data = self.receive(65536)
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            if len(data) > ANSWER_HEAD_MAX:
+                raise UpstreamError("the answer's headers are too long")
+            data += self.receive(65536)
+        try:
+            reply = parse_reply(data[:end].decode("latin-1"), data[end + 4 :], method)
+        except ValueError as error:
+            raise UpstreamError(f"not an HTTP answer: {data[:80]!r}") from error
+        if "close" in [option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")]:
+            self.usable = False  # RFC 9112, 9.6: also among others
+        if reply.status >= 300:
+            while reply.left:
+                if len(reply.body) > ERROR_BODY_MAX:
+                    raise UpstreamError("the answer's error document is too long")
+                more = self.receive(min(reply.left, 65536))
+                reply.body += more
+                reply.left -= len(more)
+        return reply
+
+    def finish(self, reply: Reply) -> None:
+        """Reads what is left of an answer's body."""
+        blocks = [reply.body]
+        while reply.left:
+            blocks.append(self.receive(min(reply.left, 65536)))
+            reply.left -= len(blocks[-1])
+        reply.body = b"".join(blocks)
+
+    def end(self) -> None:
+        """Makes whoever waits on it get an UpstreamError."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+@functools.lru_cache(maxsize=512)  # most lines of an answer are those of the one before
+def parse_field(line: str) -> tuple[str, str]:
+    """A header's name, in lower case, and its value. Raises ValueError where it isn't one."""
+    name, colon, value = line.partition(":")
+    name, value = name.lower(), value.strip(" \t")  # RFC 9110, 5.5: other bytes are the value's
+    good = NAME.fullmatch(name) and not CONTROL.search(line)
+    if not colon or not good or (name == "content-length" and not DIGITS.fullmatch(value)):
+        raise ValueError(line)
+    return name, value
+
+
+def parse_reply(head: str, body: bytes, method: str) -> Reply:
+    """Parses an HTTP/1.1 status line and headers (RFC 9112). Raises ValueError on anything else."""
+    lines = head.split("\r\n")
+    found = STATUS_LINE.fullmatch(lines[0])
+    if not found or CONTROL.search(lines[0]):
+        raise ValueError(lines[0])
+    status = int(found[1])
+    headers: dict[str, str] = {}
+    for name, value in map(parse_field, lines[1:]):
+        if name == "content-length" and name in headers:
+            raise ValueError("two lengths")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value  # RFC 9110, 5.3
+    if method == "HEAD" or status in (204, 304) or status < 200:
+        length = 0
+    elif "transfer-encoding" in headers:  # MinIO gives every object and error a length
+        raise ValueError("no length")
+    else:
+        length = int(headers["content-length"]) if "content-length" in headers else -1
+    if not 0 <= len(body) <= length:
+        raise ValueError("more or less than the length says")
+    return Reply(status, headers, body, length - len(body))

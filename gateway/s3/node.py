@@ -1,0 +1,210 @@
+"""A node at one address: its pool of kept connections, and one signed, streamed request to it.
+
+Nothing here decides whether a request is repeated, or what a client is told: that is `gateway.objects`'.
+"""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+from gateway.answers import unavailable
+from gateway.s3.body import Upload
+from gateway.s3.breaker import Breaker
+from gateway.s3.connection import Connection, Reply, Request, UpstreamError
+from gateway.s3.endpoint import NodeRecord
+from gateway.s3.signing import Signer
+from gateway.settings import Settings
+
+KEPT_SECONDS = 20.0  # that a connection may wait in a pool; MinIO closes it after 30 by default
+
+
+class Node:
+    """A node at one address with one pair of keys: its pool of connections, its signatures and its breaker.
+
+    It is replaced, not changed, when Docker says something else of its name.
+    """
+
+    def __init__(self, record: NodeRecord, settings: Settings) -> None:
+        self.record = record
+        self.name = record.name
+        self.host = record.host
+        self.ready = False  # its bucket is known to be there
+        self.breaker = Breaker(record.name, settings)
+        self._settings = settings
+        self._signer = Signer(record)
+        self._idle: list[Connection] = []  # the last one used is used next, so that others can grow old and go
+        self._waiting: dict[Connection, Request] = {}  # those in use on which no answer has come
+        self.downloads: set[Connection] = set()  # those in use by the body of an answer
+        self.proved = 0.0  # monotonic time of sending the last request that was answered
+        self._news = threading.Condition()  # of that, and of Docker
+        self._waiters = 0
+        self.connecting = 0  # requests that have no connection yet
+        self.closed = False  # Docker says something else of its name by now
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Node) and self.record == other.record
+
+    def __hash__(self) -> int:
+        return hash(self.record)
+
+    # -- connections
+
+    def kept(self) -> Connection | None:
+        """A connection from the pool, if there is one."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            return None
+        if connection.since < time.monotonic() - KEPT_SECONDS:
+            connection.close()
+            self.forget()  # the others are older
+            return None
+        connection.reused = True
+        connection.answered = False
+        return connection
+
+    def connect(self) -> Connection:
+        """A new connection. Raises OSError."""
+        sock = socket.socket(socket.AF_INET)  # create_connection() would ask a resolver, in a thread, for an address
+        try:
+            sock.settimeout(self._settings.connect_timeout)
+            sock.connect((self.host, self.record.port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except BaseException:
+            sock.close()
+            raise
+        sock.settimeout(self._settings.node_timeout)
+        return Connection(sock)
+
+    def admit(self) -> bool:
+        """Whether this request is the one that tries a node which was broken.
+
+        Raises Refusal where too many wait for the node already, and while it is broken.
+        """
+        if len(self._waiting) + self.connecting >= self._settings.node_requests:
+            raise unavailable("Too many requests wait for the node of this id.")
+        return self.breaker.admit()
+
+    def broke(self, error: Exception) -> None:
+        """Notes that the node can't be reached or doesn't answer."""
+        self.breaker.broke(error)
+        self.forget()
+
+    def answered(self, sent: float) -> None:
+        """Notes that the node answered a request which was sent then."""
+        self.proved = sent
+        self.wake()
+        self.breaker.mended()
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests wait for its answer."""
+        return bool(self._waiting)
+
+    def wait_for(self, predicate: Callable[[], bool], seconds: float | None = None) -> bool:
+        """Waits until the predicate holds, which is tried after each answer of the node and each reading of Docker."""
+        self._waiters += 1
+        try:
+            with self._news:
+                return self._news.wait_for(predicate, seconds)
+        finally:
+            self._waiters -= 1
+
+    def wake(self) -> None:
+        """Has those in `wait_for` look again."""
+        if self._waiters:
+            with self._news:
+                self._news.notify_all()
+
+    def release(self, connection: Connection) -> None:
+        """Gives a connection back whose answer was read to its end."""
+        if not connection.usable or self.closed:
+            connection.close()
+            return
+        connection.since = time.monotonic()
+        self._idle.append(connection)
+        if self._idle[0].since < connection.since - KEPT_SECONDS:
+            self._idle.pop(0).close()
+
+    def leave(self, connection: Connection, reply: Reply) -> None:
+        """Gives up an answer; its connection is kept only if nothing more comes on it."""
+        if reply.left:
+            connection.close()
+        else:
+            self.release(connection)
+
+    def close(self) -> None:
+        """Closes the kept connections and ends those in use: from a container that was stopped nothing more comes."""
+        self.closed = True
+        self.forget()
+        for connection in [*self._waiting, *self.downloads]:
+            connection.end()
+        self.wake()
+
+    def forget(self) -> None:
+        """Closes the kept connections: one of them was found dead, so the others most likely are."""
+        while self._idle:
+            self._idle.pop().close()
+
+    # -- requests
+
+    def exchange(self, connection: Connection, request: Request) -> Reply:
+        """One request and its answer, whose body may still have to be received.
+
+        Before the first upload it makes the bucket; where that is refused, the answer is that. Raises UpstreamError,
+        and BodyError when the client breaks off.
+        """
+        self._waiting[connection] = request
+        try:
+            if request.upload is not None and not self.ready:
+                reply = self.make_bucket(connection)
+                if not self.ready:
+                    return reply
+            return self._exchange(connection, request)
+        finally:
+            del self._waiting[connection]
+
+    def ask(self, connection: Connection, request: Request) -> Reply:
+        """The same for the layout's sake: it isn't counted, and doesn't make the bucket."""
+        return self._exchange(connection, request)
+
+    def _exchange(self, connection: Connection, request: Request) -> Reply:
+        method, upload, head = request.method, request.upload, self._signer.head(request)
+        if upload is None:
+            connection.send(head)
+            return connection.reply(method)
+        if request.careful:
+            connection.send(head)
+            reply = connection.reply(method)
+            if reply.status != 100:
+                connection.usable = False  # the node may or may not wait for the body
+                return reply
+            self.breaker.mended()  # the others need not wait for a client's body
+            head = b""
+        try:
+            connection.send(head + upload.head)
+            for block in upload.rest():
+                connection.send(block)
+        except UpstreamError as error:
+            if isinstance(error.__cause__, TimeoutError):  # it doesn't read, so it won't answer
+                raise
+            return self._early_reply(connection, method)
+        return connection.reply(method)
+
+    def _early_reply(self, connection: Connection, method: str) -> Reply:
+        """A node that refuses an upload may answer and close before it has read everything."""
+        reply = connection.reply(method)
+        connection.usable = False
+        if reply.status < 400:
+            raise UpstreamError("the node answered before it had the whole body")
+        return reply
+
+    def make_bucket(self, connection: Connection) -> Reply:
+        """Makes the bucket unless it is there; `ready` says whether it is. Raises UpstreamError."""
+        reply = self._exchange(connection, Request("PUT", f"/{self._settings.bucket}", upload=Upload(io.BytesIO(), 0)))
+        self.ready = reply.status == 200 or reply.code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
+        return reply

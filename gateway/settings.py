@@ -1,0 +1,97 @@
+"""What can be set. Importing it reads nothing; whoever needs the settings reads them once, when it starts."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+CHOICES = {"log_format": ("text", "json"), "access_log": ("on", "off"), "page": ("on", "off")}
+
+
+class SettingsError(ValueError):
+    """A setting's value can't be used; the message names the variable and says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What can be set, each by an environment variable `OBJGW_<NAME>`, or a file named by `OBJGW_<NAME>_FILE`.
+
+    >>> Settings.from_environ({"OBJGW_NODE_PORT": "9100"}).node_port
+    9100
+    """
+
+    node_name: str = "amazin-object-storage-node"  # a container whose name contains it is a node
+    node_port: int = 9000
+    bucket: str = "objgw"  # made on each node where it isn't there
+    discovery_seconds: float = 2.0  # between two looks at Docker
+    docker_timeout: int = 5  # seconds that Docker may take for an answer
+    connect_timeout: float = 2.0  # seconds to connect to a node
+    node_timeout: float = 30.0  # seconds that a node may be silent within a request
+    client_timeout: float = 30.0  # seconds that a client may take for each 64 KiB of a body
+    client_connections: int = 1024  # of one address to one worker
+    node_requests: int = 1024  # that may wait for an answer of one node, in one worker
+    breaker_seconds: float = 1.0  # for which a node that couldn't be reached or didn't answer isn't asked
+    max_object_bytes: int = 0  # 0: no maximum
+    tokens: str = field(default="", repr=False)  # bearer tokens that may read and write; none at all: everyone may
+    read_tokens: str = field(default="", repr=False)  # bearer tokens that may only read
+    log_format: str = "text"  # or json
+    access_log: str = "on"  # one line a request; or off
+    page: str = "on"  # the page for people; or off
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str]) -> Settings:
+        """Reads the settings; a variable that is unset or empty keeps its default.
+
+        Raises SettingsError where a value isn't of its setting's type or range, or its file can't be read.
+        """
+        given: dict[str, Any] = {}
+        for setting in fields(cls):
+            variable = f"OBJGW_{setting.name.upper()}"
+            text = environ.get(variable, "").strip()
+            if not text and environ.get(f"{variable}_FILE"):
+                try:
+                    text = Path(environ[f"{variable}_FILE"]).read_text().strip()
+                except (OSError, ValueError) as error:
+                    raise SettingsError(f"{variable}_FILE can't be read: {error}") from None
+            if not text:
+                continue
+            kind: type = type(setting.default)
+            try:
+                value = given[setting.name] = kind(text)
+            except ValueError:
+                raise SettingsError(f"{variable}={text!r} is not a number") from None
+            if kind is not str and not (0 < value < 2**63 or value == setting.default):
+                raise SettingsError(f"{variable}={text!r} is out of range")
+        settings = cls(**given)
+        if settings.node_port > 65535:
+            raise SettingsError(f"OBJGW_NODE_PORT={settings.node_port} is out of range")
+        # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+        if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,54}[a-z0-9]", settings.bucket):
+            raise SettingsError("OBJGW_BUCKET is no bucket name: 3 to 56 of a-z, 0-9, '.' and '-'")  # and "-layout"
+        for name, choices in CHOICES.items():
+            if getattr(settings, name) not in choices:
+                raise SettingsError(f"OBJGW_{name.upper()}={getattr(settings, name)!r} is none of {', '.join(choices)}")
+        return settings
+
+    @property
+    def records_bucket(self) -> str:
+        """The bucket of the layout's record, beside that of the objects."""
+        return f"{self.bucket}-layout"
+
+
+def read_or_exit() -> Settings:
+    """The settings of this process. Where one can't be used, a line says which one and why, and the process ends.
+
+    It ends with gunicorn's APP_LOAD_ERROR: gunicorn stops then, where after another status it would start workers for
+    ever.
+    """
+    try:
+        return Settings.from_environ(os.environ)
+    except SettingsError as error:
+        print(f"objgw: {error}", file=sys.stderr)
+        sys.exit(4)

@@ -1,0 +1,233 @@
+"""What one worker finds out for all: whether the nodes live, how they did, and what they hold.
+
+The worker that holds the lock `leader` asks the nodes, keeps the last minutes' figures and counts objects, all in the
+background and each with a bound, and writes what it knows to `watch.json` in the workers' folder. Every worker answers
+from that file; none asks a node because of a request for health. When the leader ends, the kernel gives the lock to
+another, which goes on from the file. Without the folder (another WSGI server, a test) a process leads itself.
+
+For a node: one connection each `PROBE_SECONDS`, none where its answers to clients say the same; `CENSUS_PAGES` pages of
+its list each minute while somebody looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+import threading
+import time
+from typing import Any
+
+from gateway.nodes.member import Member
+from gateway.nodes.view import Directory
+from gateway.s3.connection import Request, UpstreamError
+from gateway.settings import Settings
+from gateway.status.metrics import Metrics
+
+log = logging.getLogger("objgw.status")
+
+TICK_SECONDS = 1.0  # between two looks of a worker at its own state
+PROBE_SECONDS = 2.0  # between two questions to a node, and the longest that one may take
+STALE_SECONDS = 10.0  # after which what the leader wrote says nothing any more
+SAMPLE_SECONDS = 5.0  # between two points of the plot
+SAMPLES = 60  # points of the plot
+CENSUS_SECONDS = 60.0  # between two counts of objects
+LOOKED_SECONDS = 30.0  # after a look at the page, for which objects are counted
+CENSUS_PAGES = 10  # of 1000 objects, read of one node
+
+
+class Watch:
+    """What is known of the nodes besides what requests tell: whether they live, how they did, what they hold.
+
+    >>> Watch(Directory(Settings()), Metrics()).seen()["nodes"]     # in any worker, from memory; by name
+    {}
+    """
+
+    def __init__(self, directory: Directory, metrics: Metrics) -> None:
+        self._directory, self._metrics = directory, metrics
+        self._folder = metrics.folder
+        self._lock: int | None = None  # the descriptor of `leader`, once it is locked
+        self._leads = metrics.folder is None
+        self._known: dict[str, Any] = {"at": 0.0, "nodes": {}, "history": {"end": 0.0, "points": []}, "census": {}}
+        self._read = 0.0  # monotonic time of the last reading of the leader's file
+        self._totals: list[int] | None = None
+        self._looked = 0.0
+        self._probes: dict[str, threading.Thread] = {}
+        self._census: threading.Thread | None = None
+
+    def seen(self) -> dict[str, Any]:
+        """What the leader wrote last. Where that is too old to say anything, no node is known."""
+        if not self._leads and time.monotonic() - self._read > TICK_SECONDS / 2:
+            self._read = time.monotonic()
+            self._load()
+        if time.time() - self._known["at"] > STALE_SECONDS:
+            return {**self._known, "nodes": {}}
+        return self._known
+
+    def look(self) -> None:
+        """Notes that somebody looks at the page, so that objects are worth counting."""
+        self._looked = time.time()
+        if self._folder:
+            (self._folder / "looked").touch()
+
+    def tick(self) -> None:
+        """What is due. Any worker calls it again and again; only the leader does something."""
+        if not self._leads and not self._elected():
+            return
+        now, known = time.time(), self._known
+        nodes = self._directory.nodes
+        for node in nodes:
+            probe = self._probes.get(node.name)
+            if probe is None or not probe.is_alive():
+                self._judge(node)
+        if now - known["history"]["end"] >= SAMPLE_SECONDS:
+            self._sample(now)
+        if self._wanted(now):
+            self._census = threading.Thread(target=self._count, args=(nodes,), name="objgw-census", daemon=True)
+            self._census.start()
+        known["at"] = now
+        if nodes:  # a leader that has just begun knows none yet
+            for name in known["nodes"].keys() - {node.name for node in nodes}:
+                del known["nodes"][name]
+        if self._folder:
+            new = self._folder / "watch.new"
+            new.write_text(json.dumps(known))
+            new.replace(self._folder / "watch.json")
+
+    def _elected(self) -> bool:
+        """Whether this worker is the leader by now; it goes on from where the one before it was."""
+        assert self._folder
+        if self._lock is None:
+            self._lock = os.open(self._folder / "leader", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self._load()
+        self._leads = True
+        return True
+
+    def _load(self) -> None:
+        """Reads the leader's file, if there is one."""
+        assert self._folder
+        with contextlib.suppress(FileNotFoundError):
+            self._known = json.loads((self._folder / "watch.json").read_text())
+
+    # -- whether nodes live
+
+    def _judge(self, node: Member) -> None:
+        """Takes from the node's last answers, or asks it, in a thread of its own, whether it lives."""
+        if node.host is None:
+            self._note(node, "stopped", "its container doesn't run")
+        elif node.trouble:
+            self._note(node, "wrong", node.trouble)
+        elif node.proved > time.monotonic() - PROBE_SECONDS:
+            self._note(node, "up", None)
+        else:
+            self._probes[node.name] = threading.Thread(
+                target=self._probe, args=(node,), name="objgw-probe", daemon=True
+            )
+            self._probes[node.name].start()
+
+    def _probe(self, node: Member) -> None:
+        error = None
+        try:
+            connection = node.connect()
+            try:
+                connection.sock.settimeout(PROBE_SECONDS)
+                # https://min.io/docs/minio/linux/operations/monitoring/healthcheck-probe.html
+                connection.send(b"GET /minio/health/live HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")
+                answer = connection.receive(1024)
+                if not re.match(rb"HTTP/1\.1 [234]", answer):
+                    error = "it answers that it can't serve"
+            finally:
+                connection.close()
+        except TimeoutError:
+            error = "it doesn't answer in time"
+        except ConnectionRefusedError:
+            error = "it refuses connections"
+        except OSError:
+            error = "it can't be reached"
+        except UpstreamError as cause:
+            error = "it doesn't answer in time" if isinstance(cause.__cause__, TimeoutError) else "it breaks off"
+        if not node.closed:
+            self._note(node, "down" if error else "up", error)
+            time.sleep(PROBE_SECONDS)  # so that the next one begins no sooner
+
+    def _note(self, node: Member, state: str, error: str | None) -> None:
+        """Keeps the state of a node, since when it is so, and its last error also when it is over."""
+        now = time.time()
+        before = self._known["nodes"].get(node.name, {"state": "unknown", "error": None})
+        if before["state"] != state:
+            log.info("node %s is %s%s", node.name, state, f": {error}" if error else "")
+            before = {**before, "state": state, "since": now}
+        if error:
+            before = {**before, "error": error, "error_at": now}
+        self._known["nodes"][node.name] = before
+        self._metrics.up.labels(node.name).set(state == "up")
+
+    # -- how they did
+
+    def _sample(self, now: float) -> None:
+        """Adds a point to the plot: requests since the last one, by kind."""
+        totals = self._metrics.totals()
+        if self._totals:
+            point = [max(0, after - before) for after, before in zip(totals, self._totals, strict=True)]
+            self._known["history"]["points"] = [*self._known["history"]["points"], point][-SAMPLES:]
+        self._totals = totals
+        self._known["history"]["end"] = now
+
+    # -- what they hold
+
+    def _wanted(self, now: float) -> bool:
+        """Whether somebody looks and the last count is old enough."""
+        if self._census and self._census.is_alive():
+            return False
+        if self._folder:
+            with contextlib.suppress(FileNotFoundError):
+                self._looked = (self._folder / "looked").stat().st_mtime
+        counted = max((each["at"] for each in self._known["census"].values()), default=0.0)
+        return now - self._looked < LOOKED_SECONDS and now - counted > CENSUS_SECONDS
+
+    def _count(self, nodes: tuple[Member, ...]) -> None:
+        """Counts the objects of each node and their bytes, up to a bound."""
+        counted: dict[str, Any] = {}
+        for node in nodes:
+            counted[node.name] = {"at": time.time(), "objects": None, "bytes": None, "more": False}
+            with contextlib.suppress(OSError, UpstreamError):
+                objects, size, more = census(node, self._directory.settings)
+                counted[node.name] |= {"objects": objects, "bytes": size, "more": more}
+        self._known["census"] = counted
+
+
+LISTED = re.compile(rb"<Key>([A-Za-z0-9]{1,32})</Key>.*?<Size>(\d+)</Size>", re.DOTALL)
+
+
+def census(node: Member, settings: Settings) -> tuple[int, int, bool]:
+    """The objects of a node, their bytes, and whether there are more than were counted.
+
+    Raises OSError and UpstreamError. https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+    """
+    objects, size, after = 0, 0, ""
+    connection = node.connect()
+    try:
+        for _ in range(CENSUS_PAGES):
+            query = f"list-type=2&max-keys=1000{after}"
+            reply = node.exchange(connection, Request("GET", f"/{settings.bucket}?{query}"))
+            if reply.status != 200:
+                if reply.code == "NoSuchBucket":
+                    return 0, 0, False
+                raise OSError(f"{reply.status} {reply.code}")
+            connection.finish(reply)
+            found = LISTED.findall(reply.body)
+            objects += len(found)
+            size += sum(int(each) for _, each in found)
+            if b"<IsTruncated>true" not in reply.body or not found:
+                return objects, size, False
+            after = f"&start-after={found[-1][0].decode()}"
+    finally:
+        connection.close()
+    return objects, size, True

@@ -1,0 +1,120 @@
+"""The log: one form for all lines, and the lines of the access log on their way."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import logging
+import os
+import re
+import threading
+import time
+from typing import Any
+
+from gateway.settings import Settings
+from gateway.status.observation import current
+
+FLUSH_SECONDS = 0.2  # for which a line of the access log may wait
+FLUSH_LINES = 500  # that may wait
+PIPE_BUF = 4096  # bytes that are written to a pipe at once or not at all (pipe(7)), so that workers' lines don't mingle
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # what is taken of a client; nothing that a log must escape
+UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def stamp(seconds: float) -> str:
+    """The time as RFC 3339 wants it, in UTC: "2026-11-23T13:47:57.123Z"."""
+    whole = int(seconds)
+    if whole != _stamp[0]:
+        _stamp[:] = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    return f"{_stamp[1]}.{int(seconds * 1000) % 1000:03d}Z"
+
+
+_stamp: list[Any] = [0, ""]
+
+
+def request_of(record: logging.LogRecord) -> str:
+    """The id of the request in which the gateway logs this; none of what the server says of a connection."""
+    return current.get().request_id if record.name.startswith("objgw") else ""
+
+
+class LineFormatter(logging.Formatter):
+    """Log records as lines to read. Control characters of a message are escaped; a traceback keeps its line ends."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", record.getMessage())
+        line = f"{stamp(record.created)} {record.levelname} {record.name} {message}"
+        if request := request_of(record):
+            line += f" request={request}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class JsonFormatter(logging.Formatter):
+    """Log records as one JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = {"time": stamp(record.created), "level": record.levelname.lower(), "logger": record.name}
+        said["message"] = record.getMessage()
+        if request := request_of(record):
+            said["request"] = request
+        if record.exc_info:
+            said["exception"] = self.formatException(record.exc_info)
+        return json.dumps(said)
+
+
+def log_settings(settings: Settings) -> dict[str, Any]:
+    """What `logging.config.dictConfig` takes: all of gunicorn's and the gateway's records to standard error, one form.
+
+    >>> log_settings(Settings(log_format="json"))["formatters"]["line"]["class"]
+    'gateway.status.logs.JsonFormatter'
+    """
+    kind = JsonFormatter if settings.log_format == "json" else LineFormatter
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"line": {"class": f"{__name__}.{kind.__name__}"}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "root": {"level": "INFO", "handlers": ["stderr"]},
+        "loggers": {name: {"level": "INFO", "handlers": [], "propagate": True} for name in ("gunicorn.error",)},
+    }
+
+
+class Lines:
+    """Lines on their way to a file descriptor: written together every `FLUSH_SECONDS`, and when the process ends."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lines: list[str] = []
+
+    def start(self) -> None:
+        """Starts the thread that writes."""
+        atexit.register(self.flush)
+        threading.Thread(target=self._run, name="objgw-lines", daemon=True).start()
+
+    def add(self, line: str) -> None:
+        """Adds a line, which ends with a line end and is ASCII."""
+        self._lines.append(line)
+        if len(self._lines) >= FLUSH_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes all lines that wait, in pieces that other processes' lines can't get into."""
+        lines, self._lines = self._lines, []
+        piece = ""
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            for line in lines:
+                if len(piece) + len(line) > PIPE_BUF:
+                    self._write(piece.encode("ascii", "replace"))
+                    piece = ""
+                piece += line
+            self._write(piece.encode("ascii", "replace"))
+
+    def _write(self, piece: bytes) -> None:
+        while piece:
+            piece = piece[os.write(self._descriptor, piece) :]
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(FLUSH_SECONDS)
+            self.flush()

@@ -1,0 +1,112 @@
+"""One request as seen from outside.
+
+An `Observation` is made when the request comes, hangs in a context variable while the request is worked on, so that
+whoever meets an event on the way (an upstream error, a retry) notes it there, and ends with the answer. An answer that
+is there as a whole is counted before its first byte is sent, a download before its last block is: whoever has an answer
+finds it in the metrics, whichever worker is asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextvars import ContextVar
+from typing import Protocol
+
+from gateway.answers import Answer
+
+NO_NODE = "none"  # the label where a request got to no node
+
+
+class Sink(Protocol):
+    """Where an observation goes, to be counted and logged."""
+
+    def record(self, seen: Observation, seconds: float, whole: bool) -> None: ...
+
+    def retried(self, node: str) -> None: ...
+
+    def failed(self, node: str) -> None: ...
+
+
+class Observation:
+    """A request as seen from outside, from its first line to the last byte of its answer."""
+
+    __slots__ = ("_sink", "began", "bytes", "method", "node", "own", "path", "request_id", "status", "upstream")
+
+    def __init__(self, sink: Sink | None = None, method: str = "", path: str = "", request_id: str = "") -> None:
+        self._sink = sink
+        self.method, self.path, self.request_id = method, path, request_id
+        self.began = time.monotonic()
+        self.node = NO_NODE
+        self.status = ""
+        self.bytes = 0  # of the body, received by PUT or sent
+        self.upstream = 0.0  # seconds from sending the node a request to the head of its answer
+        self.own = False  # it is about the gateway itself, so that it isn't counted
+
+    def asks(self, node: str, attempt: int, length: int) -> None:
+        """Notes that a node is to be asked, the first time (attempt 0) or again, with so many bytes to store."""
+        self.node, self.bytes = node, length
+        if attempt and self._sink:
+            self._sink.retried(node)
+
+    def failed(self, node: str) -> None:
+        """Notes that a node couldn't be reached, broke off or was silent."""
+        if self._sink:
+            self._sink.failed(node)
+
+    def end(self, answer: Answer) -> Answer:
+        """The answer with the headers that say how it came about; it is counted and logged now, or when it is sent."""
+        headers, body = answer.headers, answer.body
+        headers.append(("X-Request-Id", self.request_id))
+        if self.upstream:
+            headers.append(("Server-Timing", f"upstream;dur={self.upstream * 1000:.1f}"))
+        if self.own:
+            return answer
+        self.status = answer.status[:3]
+        if self.method == "HEAD" or isinstance(body, (list, tuple)):
+            if self.method == "GET":
+                self.bytes = sum(map(len, body))
+            self.over(whole=True)
+            return answer
+        length = next((int(value) for name, value in headers if name == "Content-Length"), -1)
+        return answer._replace(body=Sent(self, body, length))
+
+    def over(self, *, whole: bool) -> None:
+        """Counts and logs it. `whole` is False where the client or the node broke off within the body."""
+        if self._sink:
+            self._sink.record(self, time.monotonic() - self.began, whole)
+
+
+class Sent:
+    """The blocks of a body on their way to the client. The observation ends before the last one goes out."""
+
+    __slots__ = ("_blocks", "_body", "_length", "_over", "_seen")
+
+    def __init__(self, seen: Observation, body: Iterable[bytes], length: int) -> None:
+        self._seen, self._body, self._length = seen, body, length
+        self._blocks = iter(body)
+        self._over = False
+        seen.bytes = 0
+
+    def __iter__(self) -> Sent:
+        return self
+
+    def __next__(self) -> bytes:
+        block = next(self._blocks)
+        self._seen.bytes += len(block)
+        if self._seen.bytes == self._length:
+            self._over = True
+            self._seen.over(whole=True)
+        return block
+
+    def close(self) -> None:
+        """WSGI's: called when the answer is sent, or won't be any further."""
+        if hasattr(self._body, "close"):
+            self._body.close()
+        if not self._over:
+            self._over = True
+            self._seen.over(whole=False)
+
+
+# The request that this thread, or greenlet, works on.
+current: ContextVar[Observation] = ContextVar("current", default=Observation())  # noqa: B039 - it is never changed

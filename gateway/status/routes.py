@@ -1,0 +1,205 @@
+"""The paths beside `/object/{id}`: health, metrics, and a page for people.
+
+Worst case for a request to any of them: reading the workers' files.
+
+Nothing in here holds a key, a token, or says an address.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from gateway.answers import RETRY_AFTER, Answer, Environ, Headers, Refusal, unavailable
+from gateway.nodes.discovery import Discovery
+from gateway.nodes.placement import OBJECT_ID, owner
+from gateway.status.health import SAMPLE_SECONDS, SAMPLES, TICK_SECONDS, Watch
+from gateway.status.logs import stamp
+from gateway.status.metrics import VERSION, Metrics
+from gateway.status.observation import current
+
+log = logging.getLogger("objgw.status")
+
+BEGIN_SECONDS = 1.0  # that a question about health may wait in a worker that has just begun
+PAGE = Path(__file__).with_name("page.html")
+OPEN = frozenset({"/", "/health/live", "/health/ready"})  # asked without a token: they show nothing
+NOT_KEPT = ("Cache-Control", "no-store")
+
+
+class Status:
+    """The paths that are no object's, and what has to be done in the background for them."""
+
+    def __init__(self, discovery: Discovery, metrics: Metrics) -> None:
+        self.metrics = metrics
+        self._discovery, self._directory = discovery, discovery.directory
+        self._watch = Watch(self._directory, metrics)
+        self._routes: dict[str, Callable[[Environ], Answer]] = {
+            "/health": self._health,
+            "/health/live": self._live,
+            "/health/ready": self._ready,
+            "/metrics": self._metrics_text,
+        }
+        if discovery.settings.page == "on":
+            self._page_body = PAGE.read_bytes()
+            self._page_headers = page_headers(self._page_body)
+            self._routes |= {"/": self._page, "/status.json": self._status}
+
+    def start(self) -> None:
+        """Starts what runs in the background. To be called in the process that serves."""
+        threading.Thread(target=self._run, name="objgw-status", daemon=True).start()
+
+    def _run(self) -> None:
+        while True:
+            try:
+                self._watch.tick()
+                self._gauges()
+            except Exception:  # the next time may be better, and nothing else depends on it
+                log.exception("the watch failed")
+            time.sleep(TICK_SECONDS if self._directory.nodes else TICK_SECONDS / 5)
+
+    # -- the paths
+
+    def guarded(self, path: str) -> bool:
+        """Whether a path needs a token, where there are tokens."""
+        return path not in OPEN
+
+    def answer(self, environ: Environ) -> Answer:
+        """The answer to a path that is no object's. Raises Refusal: 404, 405, and 503 of a gateway that isn't ready."""
+        route = self._routes.get(environ["PATH_INFO"])
+        if route is None:
+            raise Refusal(HTTPStatus.NOT_FOUND, "Objects are at /object/{id}.")
+        current.get().own = True
+        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET or HEAD.", ("Allow", "GET, HEAD"))
+        return route(environ)
+
+    def _live(self, _environ: Environ) -> Answer:
+        return document({"status": "live"})
+
+    def _ready(self, _environ: Environ) -> Answer:
+        self._discovery.wait_begun(BEGIN_SECONDS)
+        if self._discovery.age == math.inf:
+            raise unavailable("Docker hasn't been read yet.")
+        if not any(node["state"] == "up" for node in self._watch.seen()["nodes"].values()):
+            raise unavailable("No node answers.")
+        return document({"status": "ready"})
+
+    def _health(self, _environ: Environ) -> Answer:
+        """Everything about the nodes, with 503 where `/health/ready` has it."""
+        said = self._said()
+        status = HTTPStatus.OK if said["status"] != "unavailable" else HTTPStatus.SERVICE_UNAVAILABLE
+        return document(said, status)
+
+    def _said(self) -> dict[str, Any]:
+        self._discovery.wait_begun(BEGIN_SECONDS)
+        seen, nodes, age = self._watch.seen(), [], self._discovery.age
+        for node in self._directory.nodes:
+            known = seen["nodes"].get(node.name, {"state": "unknown"})
+            nodes.append(
+                {
+                    "name": node.name,
+                    "state": known["state"],
+                    "keeps_conditions": node.keeps_conditions,
+                    "since": moment(known.get("since")),
+                    "last_error": known.get("error"),
+                    "last_error_at": moment(known.get("error_at")),
+                }
+            )
+        up = sum(node["state"] == "up" for node in nodes)
+        read = age != math.inf
+        return {
+            "status": "unavailable" if not (read and up) else "ok" if up == len(nodes) else "degraded",
+            "version": VERSION,
+            "time": stamp(time.time()),
+            "docker": {
+                "read": read,
+                "answers": self._discovery.healthy,
+                "seconds_ago": round(age, 1) if read else None,
+            },
+            "layout": {"names": [node["name"] for node in nodes], "settled": self._directory.settled},
+            "nodes": nodes,
+        }
+
+    def _metrics_text(self, environ: Environ) -> Answer:
+        self._gauges()
+        body, content_type = self.metrics.text(environ.get("HTTP_ACCEPT", ""))
+        headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), NOT_KEPT]
+        return Answer("200 OK", headers, [body])
+
+    def _gauges(self) -> None:
+        """Sets what is a state of this worker, not a count."""
+        now, metrics = time.monotonic(), self.metrics
+        for node in self._directory.nodes:
+            metrics.breaker.labels(node.name).set(bool(node.breaker.broken_until))
+            pool = {"idle": len(node._idle), "waiting": len(node._waiting), "sending": len(node.downloads)}
+            for state, count in pool.items():
+                metrics.pool.labels(node.name, state).set(count)
+        metrics.settled.set(self._directory.settled)
+        metrics.read.set(time.time() - self._discovery.age if self._discovery.age < now else 0)
+
+    def _status(self, environ: Environ) -> Answer:
+        """What the page shows; with `?id=`, which node that id belongs to instead."""
+        asked = parse_qs(environ.get("QUERY_STRING", ""))
+        if "id" in asked:
+            if not OBJECT_ID.fullmatch(asked["id"][0]):
+                raise Refusal(HTTPStatus.BAD_REQUEST, "An id is 1 to 32 ASCII letters and digits.")
+            if not self._directory.nodes:
+                raise unavailable("No node is known yet.")
+            return document({"id": asked["id"][0], "node": owner(self._directory.nodes, asked["id"][0]).name})
+        self._watch.look()
+        seen, said = self._watch.seen(), self._said()
+        for node in said["nodes"]:
+            counted = seen["census"].get(node["name"])
+            node["census"] = {**counted, "at": moment(counted["at"])} if counted else None
+        history = seen["history"]
+        said["history"] = {"seconds": SAMPLE_SECONDS, "samples": SAMPLES, "points": history["points"]}
+        return document(said)
+
+    def _page(self, _environ: Environ) -> Answer:
+        return Answer("200 OK", list(self._page_headers), [self._page_body])
+
+
+def document(said: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Answer:
+    """An answer of JSON that nobody keeps."""
+    body = json.dumps(said).encode() + b"\n"
+    headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), NOT_KEPT]
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append(("Retry-After", RETRY_AFTER))
+    return Answer(f"{status.value} {status.phrase}", headers, [body])
+
+
+def moment(seconds: float | None) -> str | None:
+    """A time for people and programs, or None."""
+    return None if seconds is None else stamp(seconds)
+
+
+def page_headers(page: bytes) -> Headers:
+    """The page's headers. Its one script and its one style are the only ones that a browser takes, by their hashes.
+
+    https://www.w3.org/TR/CSP3/#grammardef-hash-source
+    """
+    policy = ["default-src 'none'", "connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'"]
+    policy.append("frame-ancestors 'none'")
+    for kind in ("script", "style"):
+        found = re.search(rb"<%b>(.*?)</%b>" % (kind.encode(), kind.encode()), page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(found[1] if found else b"").digest()).decode()
+        policy.append(f"{kind}-src 'sha256-{digest}'")
+    return [
+        ("Content-Type", "text/html; charset=utf-8"),
+        ("Content-Length", str(len(page))),
+        ("Content-Security-Policy", "; ".join(policy)),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cache-Control", "no-cache"),
+    ]
