@@ -722,6 +722,7 @@ ODD: dict[str, tuple[bytes, bytes]] = {
     ),
     "an escape in the target": (put("Content-Length: 5").replace(b"/object/", b"/%6fbject/"), b"hello"),
     "HTTP/1.2": (put("Content-Length: 5", version="HTTP/1.2"), b"hello"),
+    "HTTP/1.2 without a length": (put(body=b"", version="HTTP/1.2"), b""),
     "HTTP/1.9": (put("Content-Length: 5", version="HTTP/1.9"), b"hello"),
     "an empty value": (put("Content-Length: 5", "X:"), b"hello"),
     "a name of every letter that a token may have": (
