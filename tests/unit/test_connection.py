@@ -367,6 +367,12 @@ def test_what_both_refuse(row: str) -> None:
     assert ours("GET", [REFUSED[row]]) is None
 
 
+@pytest.mark.parametrize("second", [5, 6])
+def test_two_lengths_are_refused_also_where_no_body_comes(second: int) -> None:
+    data = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: %d\r\n\r\n" % second
+    assert ours("HEAD", [data]) is None
+
+
 @pytest.mark.parametrize("byte", ["\x85", "\xa0"])
 def test_only_blanks_and_tabs_are_white_space_around_a_value(byte: str) -> None:
     """RFC 9110, 5.5."""
