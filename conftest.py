@@ -257,7 +257,8 @@ class DockerRelay:
 # ---------------------------------------------------------------------------------------------------------------------
 def own_container() -> str:
     """The id of the container that this process runs in; empty where there is none, or no Docker socket in it."""
-    own = re.search(r"/containers/([0-9a-f]{64})/", Path("/proc/self/mountinfo").read_text())
+    mounts = Path("/proc/self/mountinfo")  # Linux only
+    own = re.search(r"/containers/([0-9a-f]{64})/", mounts.read_text()) if mounts.exists() else None
     return own[1] if own and Path(DOCKER_SOCKET).exists() else ""
 
 
