@@ -809,8 +809,9 @@ def test_ids_of_a_node_that_refuses_the_keys_of_its_environment_get_503_and_othe
     with stack.steady(gateway, [stack.id_of(good)]):
         for request in (gateway.get, gateway.put, gateway.delete):
             answer = request(stack.id_of(bad))
-            assert (answer.status, answer.problem["title"]) == (502, "Bad Gateway")
-        assert gateway.head(stack.id_of(bad)).status == 502
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+            assert "refuses the gateway's requests" in answer.problem["detail"]
+        assert gateway.head(stack.id_of(bad)).status == 503
     assert bad.ids() == set()
     assert "told-password" not in gateway.logs()
 
