@@ -20,6 +20,7 @@ Importing the module starts nothing and asks Docker nothing: the first request d
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
@@ -29,7 +30,7 @@ from gateway.auth import Tokens
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.records import Records
-from gateway.nodes.view import Directory, View
+from gateway.nodes.view import Directory
 from gateway.objects.moving import Moving
 from gateway.objects.settled import Gone, Settled
 from gateway.objects.upstream import TRIES, Moved, Upstream
@@ -42,7 +43,7 @@ from gateway.status.routes import Status
 
 log = logging.getLogger("objgw")
 
-METHODS = ("GET", "HEAD", "PUT", "DELETE")
+ALLOW = ("Allow", "GET, HEAD, PUT, DELETE")
 
 
 class Gateway:
@@ -87,47 +88,54 @@ class Gateway:
 
     def answer(self, environ: Environ) -> Answer:
         """Decides on a request. Raises Refusal, and BodyError when the client breaks off."""
-        path = environ["PATH_INFO"]
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         if not path.startswith("/object/"):
             if self.tokens and self.status.guarded(path):
                 self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=False)
             return self.status.answer(environ)
-        method = environ["REQUEST_METHOD"]
         if self.tokens:
             self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=method not in ("GET", "HEAD"))
         object_id = path[8:]
         if not OBJECT_ID.fullmatch(object_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "An id is 1 to 32 ASCII letters and digits.")
-        if method not in METHODS:
-            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD, PUT or DELETE.", ("Allow", ", ".join(METHODS)))
         if method == "PUT":
             return self._put(object_id, environ)
+        if method in ("GET", "HEAD"):
+            return self._read(method, object_id, environ)
         if method == "DELETE":
-            deleting(environ)
+            return self._delete(object_id, environ)
+        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD, PUT or DELETE.", ALLOW)
+
+    def _read(self, method: str, object_id: str, environ: Environ) -> Answer:
+        """A miss is one only by the view that says where to look; where another came meanwhile, it looks again."""
         for _ in range(TRIES):
             view = self.upstream.view()
+            candidates = view.candidates(object_id)
             try:
-                return self._read_or_delete(method, object_id, environ, view)
-            except Moved:
-                continue
+                if candidates.others:
+                    return self.moving.read(method, object_id, environ, candidates)
+                return self.settled.read(method, object_id, environ, candidates.owner)
             except Gone:
                 raise
-            except Refusal as refusal:  # a miss is one only by the view that says where to look
+            except Refusal as refusal:
                 if refusal.status is not HTTPStatus.NOT_FOUND or self.directory.current_view() is view:
                     raise
         raise Moved
 
-    def _read_or_delete(self, method: str, object_id: str, environ: Environ, view: View) -> Answer:
-        candidates = view.candidates(object_id)
-        if method == "DELETE":
-            if candidates.others and not view.moved:
-                return self.moving.delete(object_id, view, candidates)
-            return self.settled.delete(object_id, candidates.owner, view)
-        if candidates.others:
-            return self.moving.read(method, object_id, environ, candidates)
-        return self.settled.read(method, object_id, environ, candidates.owner)
+    def _delete(self, object_id: str, environ: Environ) -> Answer:
+        """It may be done twice, so that it starts over where the owner has become another meanwhile."""
+        deleting(environ)
+        for _ in range(TRIES):
+            view = self.upstream.view()
+            candidates = view.candidates(object_id)
+            with contextlib.suppress(Moved):
+                if candidates.others and not view.moved:
+                    return self.moving.delete(object_id, view, candidates)
+                return self.settled.delete(object_id, candidates.owner, view)
+        raise Moved
 
     def _put(self, object_id: str, environ: Environ) -> Answer:
+        """It can't start over: what was read of the body is gone. So it goes by the view after its first bytes."""
         headers, view = writing(environ), self.upstream.view()
         candidates = view.candidates(object_id)
         upload = self.settled.upload(candidates.owner, environ, headers)

@@ -28,15 +28,11 @@ class Standing:
         self.fresh = False  # the layout says that it was never given a record
         self.expected_from = math.inf  # monotonic time from which on the layout says that it has one
         self.serves = False  # the last answer was one that a server of S3 gives
+        self.usable = False  # its own record was read, so that requests may go to it
         self.checked = -math.inf  # monotonic time of sending the last look that was answered
         self.tried = False  # a look has ended, well or not
         self.error = ""  # why the last look found no record of S3; empty where it did
         self.keeps_conditions: bool | None = None  # its server decides a PUT's; None before it was tried
-
-    @property
-    def usable(self) -> bool:
-        """Whether requests may go to it: its own record was read."""
-        return self.serves and self.layout is not None and self.holder == self.name
 
     @property
     def recent(self) -> bool:
@@ -46,7 +42,7 @@ class Standing:
     @property
     def leased(self) -> bool:
         """Whether a request may be sent over a connection that was proved before."""
-        return self.usable and self.recent
+        return self.usable and time.monotonic() < self.checked + LEASE_SECONDS
 
     @property
     def if_changed(self) -> dict[str, str]:
@@ -95,6 +91,7 @@ class Standing:
         else:
             self.refused("it refuses the gateway's requests", f"{reply.status} {reply.code}")
         self.serves = not self.error
+        self.usable = self.serves and self.layout is not None and self.holder == self.name
         self.checked = sent
 
     def refused(self, error: str, detail: str) -> None:
@@ -115,7 +112,7 @@ class Standing:
 
     def wrote(self, layout: Layout, etag: str) -> None:
         """Notes the record that was just written to it."""
-        self.layout, self.etag, self.holder = layout, etag, self.name
+        self.layout, self.etag, self.holder, self.usable = layout, etag, self.name, True
 
 
 def reason(error: Exception) -> str:
