@@ -1,5 +1,6 @@
 """gunicorn's settings; it reads this file by itself where it is started: `gunicorn -b 0.0.0.0:3000 objgw:app`."""
 
+import itertools
 import logging
 import os
 import resource
@@ -86,9 +87,20 @@ def post_worker_init(worker: Any) -> None:
     worker.wsgi.start()
 
 
+def pre_fork(arbiter: Any, worker: Any) -> None:
+    """Gives a new worker the lowest number that no living one has: that of the one which it replaces."""
+    taken = {living.number for living in arbiter.WORKERS.values()}
+    worker.number = next(number for number in itertools.count() if number not in taken)
+
+
+def post_fork(_arbiter: Any, worker: Any) -> None:
+    """Lets a worker count on from what the one before it with this number had counted."""
+    metrics.count_as(worker.number)
+
+
 def child_exit(_arbiter: Any, worker: Any) -> None:
-    """Keeps what a worker had counted when it ends."""
-    metrics.bury(worker.pid)
+    """Ends a worker's state in the metrics with it."""
+    metrics.end(worker.number)
 
 
 def on_exit(_arbiter: Any) -> None:

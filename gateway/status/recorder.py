@@ -11,18 +11,20 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 
 from gateway.answers import Environ
 from gateway.nodes.placement import OBJECT_ID
 from gateway.settings import Settings
 from gateway.status.logs import REQUEST_ID, Lines, stamp
-from gateway.status.metrics import BODIES, REQUESTS, Metrics, Observe
+from gateway.status.metrics import Metrics
 from gateway.status.observation import Observation, current
 
 log = logging.getLogger("objgw.status")
 
 METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 RETRY_LOG_SECONDS = 10.0  # for which one line tells of a node's retries
+Observe = Callable[[float], None]
 
 
 class Recorder:
@@ -67,8 +69,8 @@ class Recorder:
     def _resolve(self, method: str, status: str, node: str) -> tuple[Observe, Observe | None]:
         """What observes seconds, and bytes where a body went through. No label is a client's own text."""
         moved = (method, status) in (("GET", "200"), ("GET", "206"), ("PUT", "200"))
-        seconds = self.metrics.observer(REQUESTS, (method, status, node))
-        return seconds, self.metrics.observer(BODIES, (method, node)) if moved else None
+        seconds = self.metrics.seconds.labels(method, status, node).observe
+        return seconds, self.metrics.bytes.labels(method, node).observe if moved else None
 
     def _line(self, seen: Observation, seconds: float, whole: bool) -> str:
         """One line of the access log. What a client sent is in it only where it can do no harm."""
