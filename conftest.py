@@ -53,12 +53,14 @@ from docker.models.containers import Container
 from docker.models.networks import Network
 from docker.types import IPAMConfig, IPAMPool
 
-MINIO = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
 DOCKER_SOCKET = "/var/run/docker.sock"
 BUCKET = "objgw"
 LAYOUT_BUCKET = f"{BUCKET}-layout"  # where each node has its copy of the layout's record
 OWNER, STACK = "objgw.test.owner", "objgw.test.stack"  # the labels
 CHECKOUT = Path(__file__).parent
+# The nodes' image, where docker-compose.yml names it: what is tested is what people run.
+COMPOSE = (CHECKOUT / "docker-compose.yml").read_text()
+MINIO = COMPOSE.partition("${OBJGW_NODE_IMAGE:-")[2].partition("}")[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

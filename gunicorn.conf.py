@@ -14,7 +14,8 @@ folder = os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", f"/dev/shm/objgw-{sec
 from gateway.settings import read_or_exit  # noqa: E402
 from gateway.status import logs, metrics  # noqa: E402
 
-logconfig_dict = logs.log_settings(read_or_exit())
+settings = read_or_exit()
+logconfig_dict = logs.log_settings(settings)
 dictConfig(logconfig_dict)
 
 
@@ -78,6 +79,12 @@ forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 worker_tmp_dir = "/dev/shm"
 header_map = "dangerous"  # names with underscores come as they are: our worker doesn't mistake them for others
+
+
+def on_starting(_arbiter: Any) -> None:
+    """Says what every worker would say otherwise."""
+    if not (settings.tokens or settings.read_tokens):
+        logging.getLogger("objgw").info("no token is set: whoever reaches the gateway may read and write")
 
 
 def post_worker_init(worker: Any) -> None:

@@ -554,8 +554,8 @@ class Browser(webdriver.Chrome):
         return self.find_element(By.ID, id).text
 
     def shoot(self, name: str) -> None:
-        """Keep a picture of the whole page where OBJGW_SCREENSHOTS says, if it does."""
-        if folder := os.environ.get("OBJGW_SCREENSHOTS"):
+        """Keep a picture of the whole page where SCREENSHOTS says, if it does."""
+        if folder := os.environ.get("SCREENSHOTS"):
             metrics = self.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
             clip = {"x": 0, "y": 0, "width": metrics["width"], "height": metrics["height"], "scale": 1}
             shot = self.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})

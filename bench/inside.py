@@ -20,12 +20,13 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 @contextmanager
 def in_tests_container(script: str) -> Iterator[Stack]:
     """An empty stack, gone afterwards. Outside the tests' container the command is run again inside of it instead."""
-    if "OBJGW_INSIDE" not in os.environ:
+    if "BENCH_INSIDE" not in os.environ:
         os.chdir(CHECKOUT)
         compose = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
         subprocess.run([*compose, "build", "tests"], stdout=subprocess.DEVNULL, check=True)
         command = ["python", f"bench/{Path(script).name}", *sys.argv[1:]]
-        os.execvp(compose[0], [*compose, "run", "--rm", "-T", "-e", "OBJGW_INSIDE=1", "tests", *command])
+        inside = ["run", "--rm", "-T", "-e", "BENCH_INSIDE=1", "tests"]
+        os.execvp(compose[0], [*compose, *inside, *command])
     sys.path.append(str(CHECKOUT))
     from conftest import Lab, Stack
 

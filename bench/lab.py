@@ -29,7 +29,9 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-MINIO = "minio/minio:RELEASE.2025-09-07T16-13-09Z"
+# The nodes' image, where docker-compose.yml names it: what is measured is what people run.
+COMPOSE = (HERE.parent / "docker-compose.yml").read_text()
+MINIO = COMPOSE.partition("${OBJGW_NODE_IMAGE:-")[2].partition("}")[0]
 LABEL, PREFIX = "objgw.bench", "objgwb"
 IMAGE, OWN = "objgwb-gateway", "objgw"  # this gateway's image, and its name in the tables
 BUCKET = "bench"  # on each node, public: what nginx and direct requests use

@@ -7,10 +7,14 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 CHOICES = {"log_format": ("text", "json"), "access_log": ("on", "off"), "page": ("on", "off")}
+# Variables of the image and of the compose files, which may be in the environment, too.
+NOT_SETTINGS = frozenset({"OBJGW_USER", "OBJGW_IMAGE", "OBJGW_NODE_IMAGE"})
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1
 
 
 class SettingsError(ValueError):
@@ -47,17 +51,19 @@ class Settings:
     def from_environ(cls, environ: Mapping[str, str]) -> Settings:
         """Reads the settings; a variable that is unset or empty keeps its default.
 
-        Raises SettingsError where a value isn't of its setting's type or range, or its file can't be read.
+        Raises SettingsError where a value isn't of its setting's type or range, or can't be read,
+        and where a variable is no setting: who misspells `OBJGW_TOKENS` must not get a gateway
+        that is open to all.
         """
+        variables = [f"OBJGW_{setting.name.upper()}" for setting in fields(cls)]
+        known = [*variables, *(f"{variable}_FILE" for variable in variables)]
+        for name in sorted(set(environ).difference(known, NOT_SETTINGS)):
+            if environ[name] and name.upper().startswith("OBJGW"):
+                nearest = get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
+                raise SettingsError(f"{name} is no setting; the nearest one is {nearest}")
         given: dict[str, Any] = {}
-        for setting in fields(cls):
-            variable = f"OBJGW_{setting.name.upper()}"
-            text = environ.get(variable, "").strip()
-            if not text and environ.get(f"{variable}_FILE"):
-                try:
-                    text = Path(environ[f"{variable}_FILE"]).read_text().strip()
-                except (OSError, ValueError) as error:
-                    raise SettingsError(f"{variable}_FILE can't be read: {error}") from None
+        for setting, variable in zip(fields(cls), variables, strict=True):
+            text = setting_text(environ, variable)
             if not text:
                 continue
             kind: type = type(setting.default)
@@ -76,12 +82,38 @@ class Settings:
         for name, choices in CHOICES.items():
             if getattr(settings, name) not in choices:
                 raise SettingsError(f"OBJGW_{name.upper()}={getattr(settings, name)!r} is none of {', '.join(choices)}")
+        for name in ("tokens", "read_tokens"):
+            if not all(TOKEN.fullmatch(token) for token in getattr(settings, name).split()):
+                allowed = "A-Z, a-z, 0-9, -._~+/, and = at its end"
+                raise SettingsError(f"OBJGW_{name.upper()}: a token may only have {allowed}")
+        if set(settings.tokens.split()) & set(settings.read_tokens.split()):
+            raise SettingsError("OBJGW_READ_TOKENS has a token that is in OBJGW_TOKENS, too")
         return settings
 
     @property
     def records_bucket(self) -> str:
         """The bucket of the layout's record, beside that of the objects."""
         return f"{self.bucket}-layout"
+
+
+def setting_text(environ: Mapping[str, str], variable: str) -> str:
+    """The text of a variable, or of the file that `<variable>_FILE` names; empty where none is set.
+
+    Raises SettingsError where both are set, where the file can't be read, and where the text is
+    blank: a secret that got lost on its way isn't the wish to have no tokens.
+    """
+    text, path = environ.get(variable, ""), environ.get(f"{variable}_FILE", "")
+    if text and path:
+        raise SettingsError(f"{variable} and {variable}_FILE are both set; unset one of them")
+    if path:
+        try:
+            text = Path(path).read_text()
+        except (OSError, ValueError) as error:
+            raise SettingsError(f"{variable}_FILE can't be read: {error}") from None
+    if (text or path) and not text.strip():
+        source = f"the file of {variable}_FILE" if path else variable
+        raise SettingsError(f"{source} has nothing but blanks")
+    return text.strip()
 
 
 def read_or_exit() -> Settings:

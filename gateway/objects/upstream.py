@@ -108,8 +108,12 @@ class Upstream:
                 raise
             if connection is None:
                 continue
-            if upload:
-                refuse_undecided(node, headers)
+            try:
+                if upload:
+                    refuse_undecided(node, headers)
+            except Refusal:
+                node.release(connection)
+                raise
             sent = time.monotonic()
             try:
                 reply = node.exchange(connection, request)
