@@ -1,12 +1,13 @@
 """Metrics: what this process counts, and what all workers have counted together.
 
-prometheus_client keeps the values of each worker in files, in a folder in memory that all workers share, and adds them
-up for whoever asks: https://prometheus.github.io/client_python/multiprocess/
+prometheus_client keeps the values of each worker in files, in a folder in memory that all workers
+share, and adds them up for whoever asks: https://prometheus.github.io/client_python/multiprocess/
 
-It names a worker's files by its process id and keeps them when the process has ended, because a counter must not go
-down; so the folder, and with it the time of each reading, grows with every worker that ends. Here they are named by a
-number that a worker's successor gets again (gunicorn.conf.py), which goes on from the values that it finds there. So
-nothing is lost, not even what a killed worker had counted, and there are never more files than workers at one time.
+It names a worker's files by its process id and keeps them when the process has ended, because a
+counter must not go down; so the folder, and with it the time of each reading, would grow with every
+worker that ends. Here the files are named by a number, which the worker's successor gets
+(gunicorn.conf.py) and with it the values, from which it counts on. So nothing is lost, not even what
+a killed worker had counted, and there are files for as many workers as ever lived at the same time.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ BYTES_BUCKETS = (1 << 10, 1 << 14, 1 << 18, 1 << 22, 1 << 26, 1 << 30)
 class Metrics:
     """The metrics of this process, and the reading of those of all workers.
 
-    Where PROMETHEUS_MULTIPROC_DIR was set before prometheus_client was imported, and names a folder, the workers share
-    it. Otherwise (another WSGI server, a test) this process is the only one.
+    The workers share the folder that PROMETHEUS_MULTIPROC_DIR names. It must be there, and the variable
+    set before prometheus_client is imported. Without it (another WSGI server, a test) this process is
+    the only worker.
     """
 
     def __init__(self) -> None:
@@ -74,7 +76,7 @@ class Metrics:
         self._add_gauges()
 
     def _add_gauges(self) -> None:
-        """Adds what is a state, not a count. A worker's state ends with it, so that only living workers have one."""
+        """Adds what is a state, not a count: of living workers only, so it ends with the worker."""
 
         def gauge(name: str, text: str, labels: tuple[str, ...], mode: Any) -> Gauge:
             return Gauge(name, text, labels, registry=self._own, multiprocess_mode=mode)
@@ -121,20 +123,21 @@ class Metrics:
 
 
 def kind_of(status: str) -> int:
-    """0 for a status that is as it should be, 1 for the client's fault, 2 for the gateway's or the node's."""
+    """0 where all went well, 1 where the client was at fault, 2 where the gateway or the node was."""
     return 0 if status < "400" else 1 if status < "500" else 2
 
 
 def count_as(number: int) -> None:
-    """Names this worker's files by its number, which no living worker shares. To be called before `Metrics` is made.
+    """Names this worker's files by its number, which no other living worker has.
 
+    To be called in the worker before `Metrics` is made. prometheus_client asks when it makes a value:
     https://github.com/prometheus/client_python/issues/509
     """
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 
 
-def end(number: int) -> None:
-    """Takes the state of a worker that has ended out of the metrics; what it had counted stays."""
+def worker_ended(number: int) -> None:
+    """Takes the state of a worker that has ended out of the metrics. What it had counted stays."""
     mark_process_dead(number)  # type: ignore[no-untyped-call]
 
 

@@ -159,7 +159,7 @@ def test_what_a_killed_worker_had_counted_stays_and_its_successor_counts_on(star
     for _ in range(3):
         before = counted(other)
         kill(killed)
-        metrics.end(0)
+        metrics.worker_ended(0)
         assert counted(other) == before
         killed = start(0)
         killed.submit(count, 1).result()
@@ -175,7 +175,7 @@ def test_the_state_of_a_worker_ends_with_it(start: StartWorker) -> None:
         worker.submit(count, 1).result()
     assert sample(samples(other), "objgw_upstream_connections", node="node-1", state="idle") == 6
     kill(ended)
-    metrics.end(0)
+    metrics.worker_ended(0)
     assert sample(samples(other), "objgw_upstream_connections", node="node-1", state="idle") == 3
 
 
