@@ -15,14 +15,16 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.metrics_core import Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
 
 VERSION = "1"  # of the gateway; openapi.yaml has the same
 
@@ -104,13 +106,17 @@ class Metrics:
         build = gauge("objgw_build_info", "1; the labels say what runs.", ("version", "python"), "livemax")
         build.labels(VERSION, platform.python_version()).set(1)
 
-    def text(self, accept: str) -> tuple[bytes, str]:
-        """All workers' metrics in the format that fits the Accept header, and its Content-Type."""
+    def text(self, accept: str, nodes: Iterable[str]) -> tuple[bytes, str]:
+        """All workers' metrics in the format that fits the Accept header, and its Content-Type.
+
+        Of what is a state, only that of these nodes is shown: no alert goes on for one that was taken
+        out. What was counted of it stays.
+        """
         encode: Callable[..., bytes] = generate_latest
         content_type = CONTENT_TYPE_PLAIN_0_0_4
         if "application/openmetrics-text" in accept:
             encode, content_type = openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST
-        return encode(self._all), content_type
+        return encode(StatesOf({*nodes}, self._all)), content_type
 
     def totals(self) -> list[int]:
         """Requests of all workers since the start: answered with below 400, below 500, and the others."""
@@ -120,6 +126,24 @@ class Metrics:
                 if sample.name == "objgw_request_seconds_count":
                     totals[kind_of(sample.labels["status"])] += int(sample.value)
         return totals
+
+
+class StatesOf(Collector):
+    """All that a collector has, except gauges of other nodes than these.
+
+    Where there are several workers, prometheus_client can't remove a gauge from their files.
+    """
+
+    def __init__(self, nodes: set[str], collector: Collector) -> None:
+        self._nodes, self._collector = nodes, collector
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in self._collector.collect():
+            if metric.type == "gauge":
+                metric.samples = [
+                    sample for sample in metric.samples if sample.labels.get("node") in (None, *self._nodes)
+                ]
+            yield metric
 
 
 def kind_of(status: str) -> int:

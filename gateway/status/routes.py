@@ -133,7 +133,8 @@ class Status:
 
     def _metrics_text(self, environ: Environ) -> Answer:
         self._gauges()
-        body, content_type = self.metrics.text(environ.get("HTTP_ACCEPT", ""))
+        nodes = [node.name for node in self._directory.nodes]
+        body, content_type = self.metrics.text(environ.get("HTTP_ACCEPT", ""), nodes)
         headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), NOT_KEPT]
         return Answer("200 OK", headers, [body])
 

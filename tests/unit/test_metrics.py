@@ -9,7 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
@@ -65,8 +65,8 @@ def count(times: int, status: str = "200") -> None:
     own().pool.labels("node-1", "idle").set(3)
 
 
-def text(accept: str = "") -> str:
-    return own().text(accept)[0].decode()
+def text(accept: str = "", nodes: Collection[str] = ("node-1",)) -> str:
+    return own().text(accept, nodes)[0].decode()
 
 
 def totals() -> list[int]:
@@ -177,6 +177,27 @@ def test_the_state_of_a_worker_ends_with_it(start: StartWorker) -> None:
     kill(ended)
     metrics.worker_ended(0)
     assert sample(samples(other), "objgw_upstream_connections", node="node-1", state="idle") == 3
+
+
+def test_of_a_node_that_was_taken_out_only_what_was_counted_is_shown(start: StartWorker) -> None:
+    worker = start(0)
+    worker.submit(count, 1).result()
+    shown = {
+        sample.name
+        for family in parse_text(worker.submit(text, "", ["node-2"]).result())
+        for sample in family.samples
+        if sample.labels.get("node") == "node-1"
+    }
+    assert shown == {
+        "objgw_request_seconds_bucket",
+        "objgw_request_seconds_count",
+        "objgw_request_seconds_sum",
+        "objgw_object_bytes_bucket",
+        "objgw_object_bytes_count",
+        "objgw_object_bytes_sum",
+        "objgw_upstream_errors_total",
+        "objgw_upstream_retries_total",
+    }
 
 
 @pytest.mark.parametrize(
