@@ -17,8 +17,8 @@ class Member(Node):
     def __init__(self, record: NodeRecord, settings: Settings) -> None:
         super().__init__(record, settings)
         self.standing = Standing(record.name)
-        self.visiting = False  # the poller is looking at its record
-        self.visit_due = 0.0  # monotonic time at which it looks again
+        self.being_looked_at = False  # the poller is looking at its record
+        self.look_due = 0.0  # monotonic time at which it looks again
 
     def end_uploads(self, nodes: Sequence[Member]) -> None:
         """Ends the uploads under way whose object's id has another owner among `nodes`."""

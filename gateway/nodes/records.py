@@ -35,24 +35,23 @@ from gateway.s3.connection import Reply, Request, UpstreamError
 
 log = logging.getLogger("objgw")
 
-VISIT_SECONDS = 5.0  # that a node may take to give its record
+LOOK_SECONDS = 5.0  # that a node may take to give its record
 QUIET_SECONDS = 10.0  # from the last change of the layout to looking whether it is settled
 LISTED = 1000  # keys in one listing, as many as S3 gives at once
 
 
 class Records:
-    """The layout, kept current by threads: for visits to the nodes, and for what follows from their records."""
+    """The layout, kept current by threads: one looks at the nodes' records, one does what follows from them."""
 
     def __init__(self, directory: Directory, discovery: Discovery) -> None:
         self.directory, self.discovery = directory, discovery
         self.settings = directory.settings
         self._changed = directory.changed
         self._bucket = f"/{self.settings.records_bucket}"
-        self._visited = threading.Event()  # there may be something to do for the record
+        self._looked = threading.Event()  # there may be something to do for the record
         self._absorbed: set[Layout] = set()  # records that were merged already
         self._troubles: dict[str, str] = {}  # what was logged of a node, by its name
-        self._adopted = -math.inf  # monotonic time of the last change of the layout
-        self._quiet_since = -math.inf  # the same, or of the last attempt to settle it
+        self._quiet_since = -math.inf  # monotonic time of the last change of the layout, or attempt to settle it
         self._started = False
 
     def start(self) -> None:
@@ -60,26 +59,26 @@ class Records:
         with self._changed:
             if not self._started:
                 self._started = True
-                for target in (self.discovery.watch, self._tend, self._keep_records):
+                for target in (self.discovery.watch, self._poll, self._keep_records):
                     threading.Thread(target=target, name=f"objgw-{target.__name__}", daemon=True).start()
 
     def decides(self, node: Member) -> bool | None:
         """Whether the node's server decides the conditions of a PUT; None where that can't be found out now."""
         if node.standing.keeps_conditions is None:
-            node.visit_due = 0.0
+            node.look_due = 0.0
             self.directory.due.set()
             with self._changed:
-                self._changed.wait_for(lambda: node.standing.keeps_conditions is not None or node.closed, VISIT_SECONDS)
+                self._changed.wait_for(lambda: node.standing.keeps_conditions is not None or node.closed, LOOK_SECONDS)
         return node.standing.keeps_conditions
 
-    def _tend(self) -> None:
-        """The thread that has each node visited, and spreads taken into use. It never waits for a node."""
+    def _poll(self) -> None:
+        """The thread that has each node's record looked at, and spreads taken into use. It never waits for a node."""
         while True:
             self.directory.due.clear()
             for node in list(self.directory.by_name.values()):
-                if node.host and not node.visiting and time.monotonic() >= node.visit_due:
-                    node.visiting, node.visit_due = True, time.monotonic() + POLL_SECONDS
-                    threading.Thread(target=self._visit, args=(node,), name="objgw-visit", daemon=True).start()
+                if node.host and not node.being_looked_at and time.monotonic() >= node.look_due:
+                    node.being_looked_at, node.look_due = True, time.monotonic() + POLL_SECONDS
+                    threading.Thread(target=self._look_at, args=(node,), name="objgw-look", daemon=True).start()
             with self._changed:
                 self.directory.arrange()
                 switch = self.directory.view.until + 2 * HOLD_SECONDS
@@ -88,8 +87,8 @@ class Records:
     def _keep_records(self) -> None:
         """The thread that keeps the layout, and the nodes' records of it."""
         while True:
-            self._visited.wait(POLL_SECONDS)
-            self._visited.clear()
+            self._looked.wait(POLL_SECONDS)
+            self._looked.clear()
             try:
                 self._keep()
             except (OSError, UpstreamError) as error:  # a node went away, or is busy: the next round knows
@@ -97,24 +96,24 @@ class Records:
             except Exception:  # requests go by the view that there is
                 log.exception("the layout's record can't be kept")
 
-    def _visit(self, node: Member) -> None:
+    def _look_at(self, node: Member) -> None:
         """Looks at a node's record. What is needed of one that was just found is made and found out, before it is."""
         was_leased = node.standing.leased
         try:
-            node.release(prove(node, VISIT_SECONDS))
+            node.release(prove(node, LOOK_SECONDS))
             if node.standing.serves and not node.ready:
                 self._ask_node(node, Request("PUT", self._bucket, upload=Upload(io.BytesIO(), 0)))
                 self._try_conditions(node)
                 self._ask_node(node)
-        except (OSError, UpstreamError) as error:  # it is starting, or down; the next visit tries again
+        except (OSError, UpstreamError) as error:  # it is starting, or down; the next look tells
             log.debug("node %s gives no record: %s", node.name, error)
             if was_leased:
                 self.discovery.hurry()  # it may have another address
-        except Exception:  # the next visit may be luckier
+        except Exception:  # the next look may be luckier
             log.exception("node %s: its record can't be looked at", node.name)
         finally:
-            node.visiting = False
-            self._visited.set()
+            node.being_looked_at = False
+            self._looked.set()
             with self._changed:
                 self._changed.notify_all()
 
@@ -127,7 +126,7 @@ class Records:
             )
         node.standing.keeps_conditions = kept
 
-    def _ask_node(self, node: Member, request: Request | None = None, seconds: float = VISIT_SECONDS) -> Reply:
+    def _ask_node(self, node: Member, request: Request | None = None, seconds: float = LOOK_SECONDS) -> Reply:
         """One request for the layout's sake, and its whole answer; without a request, one that makes the bucket.
 
         Raises OSError or UpstreamError.
@@ -269,6 +268,6 @@ class Records:
         with self._changed:
             log.info("layout %d: %s, %s", layout.version, ", ".join(layout.names), layout.state)
             self.directory.layout = layout
-            self._adopted = self._quiet_since = time.monotonic()
+            self._quiet_since = time.monotonic()
             self.directory.arrange()
-        self._visited.set()  # there may be more to do
+        self._looked.set()  # there may be more to do

@@ -73,7 +73,7 @@ class Directory:
         self.layout: Layout | None = None
         self.by_name: dict[str, Member] = {}  # those that Docker lists and those of the layout, sorted by name
         self.changed = threading.Condition()
-        self.due = threading.Event()  # a node may have to be visited
+        self.due = threading.Event()  # a node's record may have to be looked at
 
     @property
     def nodes(self) -> tuple[Member, ...]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from unittest import mock
 
 import pytest
 
 from gateway.answers import Refusal
-from gateway.s3 import breaker
 from gateway.s3.breaker import Breaker, State
 
 PAUSE, LONGEST = 1.0, 32.0
@@ -17,7 +17,7 @@ PAUSE, LONGEST = 1.0, 32.0
 @pytest.fixture
 def clock() -> Iterator[mock.Mock]:
     """The monotonic time that the breaker sees."""
-    with mock.patch.object(breaker.time, "monotonic", return_value=100.0) as clock:
+    with mock.patch.object(time, "monotonic", return_value=100.0) as clock:
         yield clock
 
 
