@@ -59,7 +59,7 @@ class LayoutStore:
     def survey(self) -> Survey:
         """The layout by the records of all nodes that answer. Writes nothing.
 
-        Raises Trouble where there are no nodes, or where no record can be told from a hidden one.
+        Raises Trouble where there are no nodes, or none has a record and not all can be asked.
         """
         records: dict[str, Record] = {}
         unreachable: dict[str, str] = {}
