@@ -78,9 +78,7 @@ class NodeClient:
             except BaseException:
                 self.close()
                 raise
-            self._used = time.monotonic()
-            if not connection.usable and not reply.left:
-                self.close()
+            self._answered(reply)
             return reply
 
     def receive(self, reply: Reply, size: int) -> bytes:
@@ -100,7 +98,7 @@ class NodeClient:
         except UpstreamError as error:
             raise self._trouble(f"broke off: {error}") from None
         reply.left -= len(block)
-        self._used = time.monotonic()
+        self._answered(reply)
         return block
 
     def close(self) -> None:
@@ -109,6 +107,12 @@ class NodeClient:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+    def _answered(self, reply: Reply) -> None:
+        """Gives up the connection after its last answer, which may say that it is the last one."""
+        self._used = time.monotonic()
+        if self._connection and not self._connection.usable and not reply.left:
+            self.close()
 
     def _finish(self, reply: Reply) -> Reply:
         """Reads what is left of an answer."""

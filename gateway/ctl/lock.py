@@ -65,7 +65,7 @@ class WorkLock:
         self.stop = threading.Event()
         self._newer: Layout | None = None  # one of other work, which a node was found with
         self._emptied = False  # a node has lost its record
-        self._looked: dict[str, float] = {}  # monotonic time at which each one's last good look began
+        self._looked: dict[str, float] = {}  # name -> monotonic time of its last good look
         self._token = secrets.token_hex(8)
         self._node = ""  # the node that has the lock
         self._path = f"/{self.cluster.records_bucket}/{LOCK}"

@@ -1,4 +1,4 @@
-"""A client of one node proves who is there before it asks anything. The nodes are socket servers."""
+"""A client proves who is there before it asks anything. The nodes here are socket servers."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def node() -> Iterator[Callable[[bytes | None], FakeNode]]:
 Make = Callable[[bytes | None], FakeNode]
 
 
-def test_the_first_request_on_a_connection_reads_the_record_and_the_others_go_on(node: Make) -> None:
+def test_the_first_request_on_a_connection_reads_the_record_and_no_other_does(node: Make) -> None:
     there = node(LAYOUT.dump("a"))
     client, failures = there.client()
     assert [client.ask(GET).body for _ in range(3)] == [b"the node's"] * 3

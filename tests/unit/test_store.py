@@ -146,7 +146,11 @@ def test_compare_and_swap_makes_the_bucket_where_it_is_not_there() -> None:
     assert [request.path for request in shelf.asked] == [path, f"/{BUCKET}", path]
 
 
-@pytest.mark.parametrize("answer", [failure(500), failure(404), failure(507), Reply(200, {}, b"", 0)])
+@pytest.mark.parametrize(
+    "answer",
+    [failure(500), failure(404), failure(507), Reply(200, {}, b"", 0)],
+    ids=lambda reply: reply.status,
+)
 def test_compare_and_swap_of_which_nobody_knows_whether_it_took_effect_is_an_error(
     answer: Reply,
 ) -> None:
