@@ -61,11 +61,22 @@ def read_record(ask: Ask, bucket: str, known: Record = NO_RECORD) -> Record:
 
     `bucket` is that of the records. Raises UnexpectedAnswer, and what `ask` raises.
     """
-    reply = read_object(ask, f"/{bucket}/{RECORD}", known.etag)
-    if reply is None:
+    return record_of(ask(record_request(bucket, known)), known)
+
+
+def record_request(bucket: str, known: Record) -> Request:
+    """The request for a node's record."""
+    return Request("GET", f"/{bucket}/{RECORD}", {"if-none-match": known.etag} if known.etag else {})
+
+
+def record_of(reply: Reply, known: Record) -> Record:
+    """What the answer to `record_request` says. Raises UnexpectedAnswer."""
+    if is_absence(reply):
         return NO_RECORD
-    if reply.status == 304:
+    if reply.status == 304 and known.etag:
         return known
+    if reply.status != 200:
+        raise UnexpectedAnswer(reply)
     etag = reply.headers.get("etag", "")
     if not etag:
         return Record(problem="its record has no ETag, so that it can't be changed safely")
@@ -73,6 +84,11 @@ def read_record(ask: Ask, bucket: str, known: Record = NO_RECORD) -> Record:
         return Record(*Layout.load(reply.body), etag)
     except ValueError as error:
         return Record(etag=etag, problem=f"its record can't be read: {error}")
+
+
+def is_absence(reply: Reply) -> bool:
+    """Whether a server of S3 says that there is no such object; a 404 without a code may be any web server's."""
+    return reply.status == 404 and reply.code in ("NoSuchKey", "NoSuchBucket")
 
 
 def write_record(ask: Ask, bucket: str, name: str, layout: Layout, etag: str) -> str | None:
@@ -104,13 +120,12 @@ def writing_order(records: Mapping[str, Record], before: Layout | None, after: L
 def read_object(ask: Ask, path: str, etag: str = "") -> Reply | None:
     """A small object: 200 with its body, or 304 where it has this ETag; None where there is none.
 
-    A server says with a code of S3 that there is none; a 404 without one may be any web server's.
     Raises UnexpectedAnswer.
     """
     reply = ask(Request("GET", path, {"if-none-match": etag} if etag else {}))
     if reply.status == 200 or (reply.status == 304 and etag):
         return reply
-    if reply.status == 404 and reply.code in ("NoSuchKey", "NoSuchBucket"):
+    if is_absence(reply):
         return None
     raise UnexpectedAnswer(reply)
 
