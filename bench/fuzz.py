@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 from inside import in_tests_container
 
 if TYPE_CHECKING:
-    from conftest import Gateway, Stack
+    from tests.harness.gateway import Gateway
+    from tests.harness.stack import Stack
 
 WAIT = 20.0  # seconds within which a connection must end
 SECONDS = 600.0  # that a run may take

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from conftest import Stack
+    from tests.harness.stack import Stack
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -28,7 +28,8 @@ def in_tests_container(script: str) -> Iterator[Stack]:
         inside = ["run", "--rm", "-T", "-e", "BENCH_INSIDE=1", "tests"]
         os.execvp(compose[0], [*compose, *inside, *command])
     sys.path.append(str(CHECKOUT))
-    from conftest import Lab, Stack
+    from tests.harness.engine import Lab
+    from tests.harness.stack import Stack
 
     lab = Lab()
     lab.sweep_leftovers()

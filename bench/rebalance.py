@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 from inside import in_tests_container
 
 if TYPE_CHECKING:
-    from conftest import Gateway, Stack
+    from tests.harness.gateway import Gateway
+    from tests.harness.stack import Stack
 
 CLIENTS = 16
 SMALL, LARGE = 4096, 16 * 1024 * 1024  # bytes

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from inside import in_tests_container
 
 if TYPE_CHECKING:
-    from conftest import Stack
+    from tests.harness.stack import Stack
 
 NORMAL = 20
 LARGE = 24 * 1024 * 1024  # bytes of the object that nobody reads: more than socket buffers take

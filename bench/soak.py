@@ -36,7 +36,10 @@ from typing import TYPE_CHECKING, Any
 from inside import in_tests_container
 
 if TYPE_CHECKING:
-    from conftest import DockerRelay, Gateway, Node, Stack
+    from tests.harness.engine import DockerRelay
+    from tests.harness.gateway import Gateway
+    from tests.harness.node import Node
+    from tests.harness.stack import Stack
 
 KIB, MIB = 1024, 1024 * 1024
 SETTLED = 20.0  # seconds after which a write that wasn't acknowledged has taken effect, or never will

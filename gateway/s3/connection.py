@@ -21,8 +21,10 @@ from gateway.s3.headers import IF_MATCH
 ANSWER_HEAD_MAX = 64 * 1024  # bytes of a node's status line and headers
 ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
 
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, 5.5: no part of a header's value, but for the tab
 DIGITS = re.compile(r"[0-9]{1,18}")
+STATUS_LINE = re.compile(r"HTTP/1\.1 ([1-9][0-9]{2})(?: .*)?")  # RFC 9112, 4
+NAME = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.1
 ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
 # What servers say where there is no room: MinIO on a large disk, MinIO and Ceph at the end of a quota.
 FULL = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
@@ -124,10 +126,10 @@ class Connection:
             data += self.receive(65536)
         try:
             reply = parse_reply(data[:end].decode("latin-1"), data[end + 4 :], method)
-        except (ValueError, IndexError) as error:
+        except ValueError as error:
             raise UpstreamError(f"not an HTTP answer: {data[:80]!r}") from error
-        if reply.headers.get("connection", "").lower() == "close":
-            self.usable = False
+        if "close" in [option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")]:
+            self.usable = False  # RFC 9112, 9.6: also among others
         if reply.status >= 300:
             while reply.left:
                 if len(reply.body) > ERROR_BODY_MAX:
@@ -159,22 +161,24 @@ def parse_field(line: str) -> tuple[str, str]:
     """A header's name, in lower case, and its value. Raises ValueError where it isn't one."""
     name, colon, value = line.partition(":")
     name, value = name.lower(), value.strip(" \t")  # RFC 9110, 5.5: other bytes are the value's
-    if not colon or CONTROL.search(line) or (name == "content-length" and not DIGITS.fullmatch(value)):
+    good = NAME.fullmatch(name) and not CONTROL.search(line)
+    if not colon or not good or (name == "content-length" and not DIGITS.fullmatch(value)):
         raise ValueError(line)
     return name, value
 
 
 def parse_reply(head: str, body: bytes, method: str) -> Reply:
-    """Parses an HTTP/1.1 status line and headers (RFC 9112). Raises ValueError or IndexError on anything else."""
+    """Parses an HTTP/1.1 status line and headers (RFC 9112). Raises ValueError on anything else."""
     lines = head.split("\r\n")
-    if not lines[0].startswith("HTTP/1.1 "):
+    found = STATUS_LINE.fullmatch(lines[0])
+    if not found or CONTROL.search(lines[0]):
         raise ValueError(lines[0])
-    status = int(lines[0][9:12])
+    status = int(found[1])
     headers: dict[str, str] = {}
     for name, value in map(parse_field, lines[1:]):
         if name == "content-length" and name in headers:
             raise ValueError("two lengths")
-        headers[name] = value
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value  # RFC 9110, 5.3
     if method == "HEAD" or status in (204, 304) or status < 200:
         length = 0
     elif "transfer-encoding" in headers:  # MinIO gives every object and error a length

@@ -99,10 +99,12 @@ def plain(req: Any, block: bytes) -> Any:
 
 
 def check(req: Any) -> None:
-    """What gunicorn's parser leaves open. Raises errors.InvalidHeader."""
+    """What gunicorn's parser leaves open. Raises errors.InvalidHeader and errors.InvalidRequestLine."""
     hosts = [value for name, value in req.headers if name == "HOST"]
     if not all(map(HOST.fullmatch, hosts)) or (req.version >= (1, 1) and not hosts):  # RFC 9112, 3.2
         raise errors.InvalidHeader("HOST", req=req)
+    if "#" in req.uri:  # RFC 9112, 3.2: a target has no fragment, which the parser would cut off
+        raise errors.InvalidRequestLine(req.uri)
     options = ",".join(value for name, value in req.headers if name == "CONNECTION").lower().split(",")
     if "close" in [option.strip() for option in options]:  # RFC 9112, 9.6: also among others
         req.force_close()

@@ -175,7 +175,7 @@ class Worker(GeventWorker):
             "REQUEST_METHOD": req.method,
             "PATH_INFO": unquote_to_bytes(req.path).decode("latin-1"),
             "QUERY_STRING": req.query,
-            "SERVER_PROTOCOL": "HTTP/1.1" if req.version == (1, 1) else "HTTP/1.0",
+            "SERVER_PROTOCOL": "HTTP/1.1" if req.version >= (1, 1) else "HTTP/1.0",
             "SERVER_NAME": listener_name if unix else listener_name[0],
             "SERVER_PORT": "" if unix else str(listener_name[1]),
             "REMOTE_ADDR": "" if unix else addr[0],

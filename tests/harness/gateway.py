@@ -1,0 +1,349 @@
+"""One gateway, a container of the image under test, and the answers that it gives.
+
+Two checks hold for every answer and every gateway of every test: no refusal shows a node's keys or address, and no log
+shows its secret key.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+from docker.models.networks import Network
+
+from tests.harness.engine import Lab, read_in
+from tests.harness.node import Node
+from tests.harness.waiting import eventually, random_id, together
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The body as problem details (RFC 9457), complete and of this very status."""
+        assert self.headers["Content-Type"] == "application/problem+json"
+        document: dict[str, Any] = json.loads(self.body)
+        assert set(document) >= {"type", "title", "status", "detail"}
+        assert document["status"] == self.status
+        assert document["title"]
+        assert document["detail"]
+        return document
+
+    @property
+    def worker(self) -> str:
+        """Tells the workers of a gateway apart: the beginning of each id that they give to requests."""
+        return str(self.headers["X-Request-Id"])[:8]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command has printed, and its exit code."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The output as JSON."""
+        assert self.code in (0, 1), self
+        document: dict[str, Any] = json.loads(self.output)
+        return document
+
+
+class RawConnection(http.client.HTTPConnection):
+    """Sends the path as it's given, bytes of it that HTTP doesn't allow included (as Latin-1)."""
+
+    def _validate_path(self, url: str) -> None:
+        pass
+
+    def _encode_request(self, request: str) -> bytes:
+        return request.encode("latin-1")
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process of the gateway, told by /proc: the fields of its status, its open files, its clients' ports."""
+
+    status: dict[str, str]
+    descriptors: int
+    clients: list[int]
+
+    @property
+    def memory(self) -> int:
+        """Bytes in memory (VmRSS)."""
+        return int(self.status["VmRSS"].split()[0]) * 1024
+
+
+# What `Gateway.processes` runs. Neither it nor a health check is a child of process 1.
+PROCESSES = r"""
+import contextlib, json, os, pathlib
+def links(folder):
+    for each in (folder / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            yield os.readlink(each)
+rows = [line.split() for line in open("/proc/net/tcp").readlines()[1:]]
+ports = {f"socket:[{row[9]}]": int(row[2][-4:], 16) for row in rows if row[1].endswith(":0BB8") and row[3] == "01"}
+found = {}
+for folder in sorted(pathlib.Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
+    try:
+        status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line)
+        files = list(links(folder))
+    except OSError:
+        continue
+    if folder.name == "1" or status["PPid"] == "1":
+        found[folder.name] = {
+            "status": status, "descriptors": len(files), "clients": [ports[file] for file in files if file in ports]
+        }
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Session:
+    """A client's connection to a gateway."""
+
+    gateway: Gateway
+    connection: RawConnection
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request; the path goes out as it is, an iterable body goes out chunked."""
+        try:
+            self.connection.request(method, path, body, headers or {})
+            response = self.connection.getresponse()
+            answer = Answer(response.status, response.msg, response.read())
+        except BaseException:
+            self.connection.close()  # the next request makes a new one
+            raise
+        self.gateway.assert_discreet(answer)
+        return answer
+
+
+class GatewayStack(Protocol):
+    """What a gateway uses of the stack that it is on."""
+
+    lab: Lab
+    labels: dict[str, str]
+    secrets: set[str]
+    nodes: list[Node]
+    gateways: list[Gateway]
+
+    def owner(self, id: str) -> Node: ...
+
+    def id_of(self, node: Node) -> str: ...
+
+
+@dataclass(eq=False)
+class Gateway:
+    stack: GatewayStack
+    container: Container
+    network: Network
+    address: str = ""
+    host: Container | None = None  # that has its network
+    concurrency: int = 1  # workers that it's told to have
+
+    def start(self) -> None:
+        self.container.start()
+        self._find()
+
+    def restart(self) -> None:
+        self.container.restart(timeout=10)
+        self._find()
+        self.wait_up()
+
+    def _find(self) -> None:
+        container = self.host or self.container
+        container.reload()
+        self.address = container.attrs["NetworkSettings"]["Networks"][self.network.name]["IPAddress"]
+
+    def wait_up(self) -> None:
+        """Until it answers anything."""
+        eventually(lambda: self.get("up").status, within=120)
+
+    def wait_ready(self, ids: Iterable[str] | None = None) -> None:
+        """Until each worker has answered for these ids (else for one of each node)."""
+        wanted = set(ids or map(self.stack.id_of, self.stack.nodes))
+        self.wait_workers([f"/object/{id}" for id in wanted], lambda answer: answer.status != 503)
+
+    def wait_workers(self, paths: Sequence[str], good: Callable[[Answer], bool]) -> None:
+        """Until each worker has given a good answer for each of the paths."""
+        answered = set[tuple[str, str]]()
+
+        def ask(path: str) -> None:
+            answer = self.request("GET", path)
+            if good(answer):
+                answered.add((answer.worker, path))
+
+        def asked() -> bool:
+            together(partial(ask, path) for path in [*paths] * 2 * self.concurrency)
+            workers = {worker for worker, _ in answered}
+            return sum(answered.issuperset((each, path) for path in paths) for each in workers) >= self.concurrency
+
+        eventually(asked)
+
+    def refuses(self) -> bool:
+        """Whether it takes no more connections."""
+        with suppress(ConnectionRefusedError), socket.create_connection((self.address, 3000), 1):
+            return False
+        return True
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 40,
+    ) -> Answer:
+        """One request on a connection of its own; the path goes out as it is, an iterable body goes out chunked."""
+        with self.session(timeout) as session:
+            return session.request(method, path, body, headers)
+
+    @contextmanager
+    def session(self, timeout: float = 40) -> Iterator[Session]:
+        """A connection that is kept from request to request."""
+        connection = RawConnection(self.address, 3000, timeout=timeout)
+        try:
+            yield Session(self, connection)
+        finally:
+            connection.close()
+
+    def get(self, id: str, **options: Any) -> Answer:
+        return self.request("GET", f"/object/{id}", **options)
+
+    def head(self, id: str, **options: Any) -> Answer:
+        return self.request("HEAD", f"/object/{id}", **options)
+
+    def put(self, id: str, body: bytes | Iterable[bytes] = b"", **options: Any) -> Answer:
+        return self.request("PUT", f"/object/{id}", body, **options)
+
+    def run(self, *command: str) -> None:
+        """Runs a command in the gateway's container."""
+        done: Any = self.container.exec_run(list(command), user="root")
+        assert done.exit_code == 0, done.output
+
+    def read(self, *command: str) -> str:
+        """The output of a command in the gateway's container that only reads."""
+        return read_in(self.container, *command, user="root")
+
+    def processes(self) -> dict[int, Process]:
+        """gunicorn's processes by their ids, the arbiter (1) before the workers."""
+
+        def look() -> dict[int, Process]:
+            # From a container beside it: within its own, what has changed its user can't be looked into.
+            beside = self.stack.lab.docker.containers.run(
+                "python:3.13-slim",
+                ["python", "-c", PROCESSES],
+                labels=self.stack.labels,
+                pid_mode=f"container:{self.container.id}",
+                network_mode=f"container:{(self.host or self.container).id}",
+                cap_add=["SYS_PTRACE"],
+                detach=True,
+            )
+            try:
+                beside.wait()
+                output: Any = beside.logs(stderr=False)
+            finally:
+                beside.remove(force=True)
+            return {int(id): Process(**found) for id, found in json.loads(output).items()}
+
+        found: dict[int, Process] = eventually(look)
+        return found
+
+    def workers(self) -> dict[int, Process]:
+        return {id: process for id, process in self.processes().items() if id != 1}
+
+    def load(self, script: str, *arguments: object) -> dict[str, Any]:
+        """What a script of bench/ prints, run on the gateway's host, so that its requests go over loopback."""
+        assert self.host
+        file = f"/tmp/{random_id()}"  # what is read of an exec's own output may lack its end, see `read_in`
+        command = ["sh", "-c", f'exec python "$@" >{file}', "sh", f"bench/{script}", "load", *map(str, arguments)]
+        done: Any = self.host.exec_run(command, demux=True)
+        assert done.exit_code == 0, (done.output[1] or b"").decode()
+        report: dict[str, Any] = json.loads(read_in(self.host, "cat", file))
+        return report
+
+    def delete(self, id: str, **options: Any) -> Answer:
+        return self.request("DELETE", f"/object/{id}", **options)
+
+    def logs(self) -> str:
+        log: Any = self.container.logs()
+        return bytes(log).decode(errors="replace")
+
+    def ctl(self, *arguments: str) -> Done:
+        """objgwctl.py, run in the gateway's container."""
+        ran: Any = self.container.exec_run(["python", "objgwctl.py", *arguments], user="root", demux=True)
+        done = Done(ran.exit_code, *((stream or b"").decode() for stream in ran.output))
+        shown = [node.name for node in self.stack.nodes if node.password in done.output + done.errors]
+        assert not shown, f"secret keys of {shown} in what objgwctl prints"
+        assert "Traceback" not in done.errors, done.errors
+        return done
+
+    def ask_ctl(self, *arguments: str) -> Done:
+        """A report of objgwctl.py, which only reads; asked for again where it was lost, see `read_in`."""
+
+        def whole() -> Done:
+            done = self.ctl(*arguments, "--json")
+            assert done.report
+            return done
+
+        done: Done = eventually(whole)
+        return done
+
+    def layout(self) -> dict[str, Any]:
+        """What `objgwctl.py nodes --json` says."""
+        return self.ask_ctl("nodes").report
+
+    def wait_layout(self, names: Iterable[str], settled: bool | None = None, within: float = 20) -> None:
+        """Until the layout has these names, and is settled or isn't."""
+        wanted = sorted(names)
+
+        def there() -> bool:
+            layout = self.layout()
+            assert layout["names"] == wanted, layout
+            assert settled in (None, layout["settled"]), layout
+            return True
+
+        eventually(there, within=within)
+
+    def assert_discreet(self, answer: Answer) -> None:
+        text = str(answer.headers) + (answer.body.decode(errors="replace") if answer.status >= 400 else "")
+        shown = [secret for secret in tuple(self.stack.secrets) if re.search(rf"\b{re.escape(secret)}\b", text)]
+        assert not shown, f"{shown} in an answer: {text}"
+        assert "Traceback" not in text
+
+    def assert_discreet_log(self) -> None:
+        """The end of the log, but for requests, goes to stdout, which pytest shows where a test failed."""
+        with suppress(docker.errors.NotFound):
+            log = self.logs()
+            lines = [line for line in log.splitlines() if " objgw.access " not in line]
+            print(f"---- {self.container.name}", *lines[-60:], sep="\n")
+            assert not [node.name for node in self.stack.nodes if node.password in log], "a secret key in the log"
+
+    def remove(self) -> None:
+        """Remove the container, which others on the stack don't need any more."""
+        self.stack.gateways.remove(self)
+        try:
+            self.assert_discreet_log()
+        finally:
+            self.stack.lab.drop(self.container.remove, v=True, force=True)

@@ -1,0 +1,228 @@
+"""A network with nodes and gateways on it."""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import secrets
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import docker
+import docker.errors
+from docker.models.containers import Container
+from docker.models.networks import Network
+from docker.types import IPAMConfig, IPAMPool
+
+from tests.harness.engine import CHECKOUT, DOCKER_SOCKET, STACK, DockerRelay, Lab
+from tests.harness.gateway import Gateway
+from tests.harness.node import Node
+from tests.harness.waiting import eventually, owner, random_id, still_network, together
+
+
+class Stack:
+    """A network of its own, and what a test puts on it. `marker` is in the name of each node and of nothing else."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.lab, self.name = lab, lab.new_name()
+        self.marker = f"{self.name}-node"
+        self.labels = lab.labels | {STACK: self.name}
+        self.nodes: list[Node] = []
+        self.gateways: list[Gateway] = []
+        self.secrets: set[str] = set()
+        self._relays: list[DockerRelay] = []
+        self._networks: dict[str, str] = {}  # name → the tests' own address on it
+        self._addresses, self._numbers = itertools.count(1000), itertools.count(1)
+        self.network = self.add_network()
+
+    def add_network(self) -> Network:
+        """A bridge network that the tests are attached to, on a subnet that Docker chose."""
+        name, networks = f"{self.name}-net-{len(self._networks) + 1}", self.lab.docker.networks
+
+        def create() -> Network:
+            # Docker gives fixed addresses only on a subnet that it was told: so it's told the one that it chose.
+            free = networks.create(name, labels=self.labels)
+            free.reload()
+            subnet = free.attrs["IPAM"]["Config"][0]["Subnet"]
+            free.remove()
+            try:
+                return networks.create(
+                    name, labels=self.labels, ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)])
+                )
+            except docker.errors.APIError as error:  # another run took it in between
+                raise AssertionError("subnet taken") from error
+
+        network: Network = eventually(create)
+        with still_network():
+            network.connect(self.lab.container)
+        network.reload()
+        mine = network.attrs["Containers"][self.lab.container]["IPv4Address"]
+        self._networks[name] = mine.split("/")[0]
+        return network
+
+    def tests_address(self, network: Network | None = None) -> str:
+        return self._networks[str((network or self.network).name)]
+
+    def new_address(self) -> str:
+        """An address on the stack's network that nothing had before."""
+        subnet = ipaddress.ip_network(self.network.attrs["IPAM"]["Config"][0]["Subnet"])
+        return str(subnet[next(self._addresses)])
+
+    def add_node(
+        self,
+        suffix: str,
+        user: str | None = None,
+        password: str | None = None,
+        env: Mapping[str, str] | None = None,
+        region: str = "us-east-1",
+        entrypoint: list[str] | None = None,
+        address: str | None = None,
+        network: Network | None = None,
+        start: bool = True,
+    ) -> Node:
+        """A node that answers. One that is put on another network isn't counted among the stack's `nodes`."""
+        user, password = user or f"user{secrets.token_hex(6)}", password or f"pass{secrets.token_hex(12)}"
+        node = Node(self, f"{self.marker}-{suffix}", network or self.network, user, password, env, region, entrypoint)
+        node.create(address or (None if network else self.new_address()), start)
+        if not network:
+            self.nodes.append(node)
+        return node
+
+    def add_nodes(self, suffixes: Iterable[str]) -> list[Node]:
+        """Nodes that Docker lists, all of them, before the first one runs."""
+        nodes = together(partial(self.add_node, suffix, start=False) for suffix in suffixes)
+        together(node.start for node in nodes)
+        self.nodes.sort(key=lambda node: node.name)
+        return sorted(nodes, key=lambda node: node.name)
+
+    def add_gateway(
+        self,
+        env: Mapping[str, str] | None = None,
+        relay: DockerRelay | None = None,
+        socket_at: str = DOCKER_SOCKET,
+        networks: Sequence[Network] = (),
+        start: bool = True,
+        beside: Container | None = None,
+        volumes: dict[str, dict[str, str]] | None = None,
+        **options: Any,
+    ) -> Gateway:
+        """A gateway on the stack's network (or on others, or in the network of another container), started and
+        answering.
+
+        It has one worker, where `env` says nothing else: what one worker knows, another may learn a moment later; and
+        no health check, which would start a Python every ten seconds in each of many.
+        It finds Docker through `relay`, else through the socket, mounted at `socket_at` where `volumes` isn't given.
+        """
+        environment = {"OBJGW_NODE_NAME": self.marker, "WEB_CONCURRENCY": "1", **(env or {})}
+        if relay:
+            environment["DOCKER_HOST"] = f"tcp://{self.tests_address()}:{relay.port}"
+        options = {"healthcheck": {"test": ["NONE"]}, **options}
+        first, *others = networks or [self.network]
+        container = self.lab.docker.containers.create(
+            self.lab.image,
+            name=f"{self.name}-gateway-{next(self._numbers)}",
+            labels=self.labels,
+            environment=environment,
+            volumes={} if relay else {DOCKER_SOCKET: {"bind": socket_at, "mode": "rw"}} if volumes is None else volumes,
+            **({"network_mode": f"container:{beside.id}"} if beside else {"network": first.name}),
+            **options,
+        )
+        for network in others:
+            network.connect(container)
+        gateway = Gateway(self, container, first, host=beside, concurrency=int(environment["WEB_CONCURRENCY"]))
+        self.gateways.append(gateway)
+        if start:
+            gateway.start()
+            gateway.wait_up()
+        return gateway
+
+    def add_host(self) -> Container:
+        """A container on the stack's network with the tests' image and checkout, which does nothing.
+
+        A gateway beside it has its network, also after a restart: so what runs in it reaches the gateway on loopback.
+        """
+        return self.lab.docker.containers.run(
+            self.lab.docker.containers.get(self.lab.container).attrs["Image"],
+            ["sleep", "infinity"],
+            name=f"{self.name}-host-{next(self._numbers)}",
+            labels=self.labels,
+            network=self.network.name,
+            volumes_from=[self.lab.container],
+            working_dir=str(CHECKOUT),
+            healthcheck={"test": ["NONE"]},
+            init=True,
+            detach=True,
+        )
+
+    def add_fake(self, suffix: str, script: str) -> Container:
+        """A container that is taken for a node and isn't MinIO: it runs a Python script."""
+        return self.lab.docker.containers.run(
+            "python:3.13-slim",
+            ["python", "-u", "-c", script],
+            name=f"{self.marker}-{suffix}",
+            labels=self.labels,
+            network=self.network.name,
+            detach=True,
+        )
+
+    def add_relay(self) -> DockerRelay:
+        self._relays.append(DockerRelay())
+        return self._relays[-1]
+
+    def owner(self, id: str) -> Node:
+        """The node that the id belongs to."""
+        name = owner(id, [node.name for node in self.nodes])
+        return next(node for node in self.nodes if node.name == name)
+
+    def id_of(self, node: Node) -> str:
+        """A new id that belongs to this node."""
+        return next(id for id in iter(random_id, None) if self.owner(id) is node)
+
+    def holders(self, id: str) -> list[Node]:
+        """The nodes that hold the id."""
+        return [node for node in self.nodes if id in node.ids()]
+
+    @contextmanager
+    def steady(self, gateway: Gateway, ids: Iterable[str]) -> Iterator[None]:
+        """While the block runs, these ids are read and written all the time, and each answer must be 200."""
+        over, wrong, rounds = threading.Event(), list[tuple[str, Any]](), 0
+
+        def use() -> None:
+            nonlocal rounds
+            while not over.wait(0.05):
+                for id in ids:
+                    try:
+                        put, got = gateway.put(id, id.encode()), gateway.get(id)
+                        wrong.extend((id, each) for each in (put, got) if each.status != 200)
+                        assert got.body == id.encode()
+                    except Exception as error:
+                        wrong.append((id, error))
+                rounds += 1
+
+        thread = threading.Thread(target=use)
+        thread.start()
+        try:
+            yield
+            before = rounds
+            eventually(lambda: rounds > before + 1, within=60)
+        finally:
+            over.set()
+            thread.join()
+        assert not wrong, f"{len(wrong)} wrong answers for ids that have nothing to do with it, first {wrong[0]}"
+
+    def close(self) -> None:
+        """Remove it all. What pytest shows where a test failed goes to stdout: the gateways' logs, how each node is."""
+        try:
+            for gateway in self.gateways:
+                gateway.assert_discreet_log()
+            for node in self.nodes:
+                with suppress(docker.errors.APIError):
+                    print(node.condition())
+        finally:
+            for relay in self._relays:
+                relay.close()
+            self.lab.sweep(f"{STACK}={self.name}")
+            self.lab.audit.forget(self.marker)

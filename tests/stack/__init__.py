@@ -1,0 +1,1 @@
+"""Tests on real containers, a file for each subject. Everything is a real container and a real socket."""

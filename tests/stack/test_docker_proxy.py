@@ -1,0 +1,82 @@
+"""Docker behind a proxy that permits what discovery reads, and nothing else."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+import re
+import secrets
+import socket
+import threading
+from typing import Any
+
+from tests.harness.engine import DOCKER_SOCKET
+from tests.harness.http import store
+from tests.harness.stack import Stack
+from tests.harness.waiting import eventually
+
+PERMITTED = re.compile(r"(/v1\.[0-9]+)?/(version|containers/json|containers/[0-9a-f]{64}/json)(\?.*)?")
+
+
+class DockerProxy(http.server.ThreadingHTTPServer):
+    """Docker over TCP for reading containers. `refused` is what else was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.refused: list[str] = []
+        self.permitted = 0
+        super().__init__(("0.0.0.0", 0), DockerProxyHandler)
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+
+class DockerProxyHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: DockerProxy
+
+    def handle_one_request(self) -> None:
+        """Relays what is permitted, whatever the method is called."""
+        self.raw_requestline = self.rfile.readline()
+        if not self.raw_requestline or not self.parse_request():
+            self.close_connection = True
+            return
+        if self.command != "GET" or not PERMITTED.fullmatch(self.path):
+            self.server.refused.append(f"{self.command} {self.path}")
+            self.send_error(403)
+            return
+        self.server.permitted += 1
+        engine = http.client.HTTPConnection("docker")
+        engine.sock = socket.socket(socket.AF_UNIX)
+        engine.sock.connect(DOCKER_SOCKET)
+        engine.request("GET", self.path)
+        response = engine.getresponse()
+        body = response.read()
+        engine.close()
+        self.send_response(response.status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_a_docker_proxy_that_only_lists_and_inspects_containers_is_all_that_is_needed(stack: Stack) -> None:
+    proxy = DockerProxy()
+    stack.add_nodes("12")
+    docker_host = f"tcp://{stack.tests_address()}:{proxy.server_port}"
+    gateway = stack.add_gateway({"DOCKER_HOST": docker_host}, volumes={})
+    gateway.wait_ready()
+    for node in stack.nodes:
+        id = store(gateway, b"before", stack.id_of(node))
+        node.recreate(password=f"pass{secrets.token_hex(12)}", address=stack.new_address())
+        eventually(lambda id=id: gateway.get(id).body == b"before")
+        assert stack.holders(id) == [node]
+    assert proxy.permitted > 0
+    assert all(re.fullmatch(r"GET (/v1\.[0-9]+)?/info", refused) for refused in proxy.refused)  # what is no Swarm
+    for process in gateway.processes().values():
+        assert process.status["Uid"].split() == ["65534"] * 4
+        assert process.status["Groups"].split() == []
+    proxy.shutdown()
+    proxy.server_close()

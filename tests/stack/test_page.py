@@ -1,0 +1,224 @@
+"""The page, in a browser."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from tests.harness.gateway import Gateway
+from tests.harness.stack import Stack
+from tests.harness.waiting import eventually, random_id, still_network
+
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1200,900",
+)  # fmt: skip
+
+
+class Browser(webdriver.Chrome):
+    """Chromium, with what a person does on the page."""
+
+    def __init__(self, folder: Path) -> None:
+        self.downloads = folder / "downloads"
+        options = webdriver.ChromeOptions()
+        for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
+            options.add_argument(flag)
+        options.add_experimental_option("prefs", {"download.default_directory": str(self.downloads)})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        super().__init__(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+
+    def look(self, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
+        """Be a screen of this width, in pixels, of a person who likes it light or dark."""
+        media = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def text(self, id: str) -> str:
+        return self.find_element(By.ID, id).text
+
+    def shoot(self, name: str) -> None:
+        """Keep a picture of the whole page where SCREENSHOTS says, if it does."""
+        if folder := os.environ.get("SCREENSHOTS"):
+            metrics = self.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
+            clip = {"x": 0, "y": 0, "width": metrics["width"], "height": metrics["height"], "scale": 1}
+            shot = self.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+            (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
+
+    def complaints(self) -> list[str]:
+        """The console's errors and violations of the policy; no refusals of the gateway, no advice to use HTTPS."""
+        messages = [entry["message"] for entry in self.get_log("browser")]  # type: ignore[no-untyped-call]
+        return [each for each in messages if not re.search("responded with a status|insecure connection", each)]
+
+    def downloaded(self, id: str) -> bytes:
+        """What was saved; the browser adds to the name what the type calls for."""
+        return next((file.read_bytes() for file in self.downloads.glob(f"{id}*")), b"")
+
+
+@pytest.fixture
+def browser(tmp_path: Path) -> Iterator[Browser]:
+    with still_network():
+        browser = Browser(tmp_path)
+        try:
+            yield browser
+            assert browser.complaints() == []
+        finally:
+            browser.quit()
+
+
+def open_page(browser: Browser, gateway: Gateway) -> None:
+    browser.get(f"http://{gateway.address}:3000/")
+
+
+def row_of(browser: Browser, node: str) -> str:
+    """The text of the node's row; empty before the page has drawn it."""
+    script = "return [...document.querySelectorAll('#nodes tr')].map((row) => row.innerText)"
+    rows: list[str] = browser.execute_script(script)
+    return next((row for row in rows if node in row), "")
+
+
+def test_a_person_uploads_looks_up_and_downloads(
+    shared: Stack, four: Gateway, browser: Browser, tmp_path: Path
+) -> None:
+    open_page(browser, four)
+    eventually(lambda: browser.text("summary") == "All nodes answer")
+    body, id = os.urandom(2_000_000), random_id()
+    (tmp_path / "photo.png").write_bytes(body)
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "photo.png"))
+    browser.find_element(By.ID, "new-id").send_keys(id)
+    browser.find_element(By.CSS_SELECTOR, "#upload button").click()
+    eventually(lambda: browser.text("uploaded") == f"Stored photo.png, 2.0 MB, as {id}")
+    eventually(lambda: shared.owner(id).name in browser.text("found"))
+    assert "image/png" in browser.text("found")
+    assert "2,000,000 bytes" in browser.text("found")
+    assert four.get(id).body == body
+    browser.find_element(By.CSS_SELECTOR, "#found a").click()
+    eventually(lambda: browser.downloaded(id) == body)
+    # a new id is made where none is given
+    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "photo.png"))
+    browser.find_element(By.CSS_SELECTOR, "#upload button").click()
+    stored = eventually(lambda: re.search(r", as ([a-z0-9]{16})$", browser.text("uploaded")))
+    assert four.get(stored[1]).body == body
+    eventually(lambda: re.search(r"Counted \d+ s ago", browser.text("counted")))
+    browser.shoot("light")
+
+
+def test_with_the_keyboard_alone_an_object_is_found_and_downloaded(
+    shared: Stack, gateway: Gateway, browser: Browser
+) -> None:
+    id = random_id()
+    gateway.put(id, b"for the keyboard", headers={"Content-Type": "text/plain"})
+    open_page(browser, gateway)
+    eventually(lambda: browser.text("summary") == "All nodes answer")
+
+    def press(*keys: str) -> None:
+        ActionChains(browser).send_keys(*keys).perform()
+
+    def reach(wanted: str) -> None:
+        for _ in range(12):
+            press(Keys.TAB)
+            active = browser.switch_to.active_element
+            if wanted in (active.get_attribute("id"), active.text):
+                assert "solid" in active.value_of_css_property("outline")  # it can be seen where one is
+                return
+        raise AssertionError(f"{wanted} can't be reached")
+
+    reach("id")
+    press(id, Keys.ENTER)
+    eventually(lambda: shared.owner(id).name in browser.text("found"))
+    reach("Download")
+    press(Keys.ENTER)
+    eventually(lambda: browser.downloaded(id) == b"for the keyboard")
+
+
+def test_an_id_that_is_not_there_is_told_with_the_node_that_would_have_it(
+    shared: Stack, gateway: Gateway, browser: Browser
+) -> None:
+    id = random_id()
+    open_page(browser, gateway)
+    eventually(lambda: browser.text("summary") == "All nodes answer")
+    browser.find_element(By.ID, "id").send_keys(id, Keys.ENTER)
+    told = f"There is no object with this id. It would be on {shared.owner(id).name}."
+    eventually(lambda: browser.text("found") == told)
+
+
+def test_a_node_that_stops_is_seen_without_a_reload(faulty: Stack, browser: Browser) -> None:
+    gateway, node = faulty.gateways[0], faulty.nodes[1]
+    open_page(browser, gateway)
+    eventually(lambda: "up" in row_of(browser, node.name))
+    node.stop()
+    eventually(lambda: "stopped" in row_of(browser, node.name))
+    assert browser.text("summary") == "Some nodes don't answer"
+    for _ in range(30):
+        for each in faulty.nodes:
+            gateway.get(faulty.id_of(each))
+    eventually(lambda: browser.find_elements(By.CSS_SELECTOR, "#plot .failed"))
+    browser.shoot("node-stopped")
+    browser.look(scheme="dark")
+    browser.shoot("node-stopped-dark")
+    node.start()
+    eventually(lambda: browser.text("summary") == "All nodes answer")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone_nothing_is_cut_off(shared: Stack, gateway: Gateway, browser: Browser, scheme: str) -> None:
+    id = shared.id_of(shared.nodes[0])
+    gateway.put(id, b"small", headers={"Content-Type": "text/plain"})
+    browser.look(360, 740, scheme)
+    open_page(browser, gateway)
+    eventually(lambda: browser.text("summary") == "All nodes answer")
+    browser.find_element(By.ID, "id").send_keys(id, Keys.ENTER)
+    eventually(lambda: "text/plain" in browser.text("found"))
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 384) == (scheme == "dark")
+    eventually(lambda: re.search(r"Counted \d+ s ago", browser.text("counted")))
+    browser.shoot(f"phone-{scheme}")
+
+
+def test_with_tokens_the_page_shows_nothing_before_it_has_one(shared: Stack, browser: Browser) -> None:
+    gateway = shared.add_gateway({"OBJGW_TOKENS": "treepotato"})
+    open_page(browser, gateway)
+    eventually(lambda: browser.switch_to.active_element.get_attribute("id") == "token")
+    assert not browser.find_element(By.ID, "content").is_displayed()
+    browser.shoot("token")
+    browser.switch_to.active_element.send_keys("wrong", Keys.ENTER)
+    eventually(lambda: browser.text("token-result") == "The gateway doesn't know this token.")
+    browser.find_element(By.ID, "token").send_keys("treepotato", Keys.ENTER)
+    eventually(lambda: browser.text("summary") == "All nodes answer")
+    id = random_id()
+    gateway.put(id, b"behind a token", headers={"Authorization": "Bearer treepotato"})
+    browser.find_element(By.ID, "id").send_keys(id, Keys.ENTER)
+    eventually(lambda: browser.find_elements(By.CSS_SELECTOR, "#found a"))
+    browser.find_element(By.CSS_SELECTOR, "#found a").click()
+    eventually(lambda: browser.downloaded(id) == b"behind a token")
+    browser.refresh()  # nothing is kept
+    eventually(lambda: browser.find_element(By.ID, "token").is_displayed())
+
+
+def test_the_page_runs_only_what_is_its_own(gateway: Gateway, browser: Browser) -> None:
+    open_page(browser, gateway)
+    eventually(lambda: browser.text("summary") == "All nodes answer")
+    assert browser.complaints() == []
+    browser.execute_script(
+        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.bad = 1'}))"
+    )
+    browser.execute_script("document.body.insertAdjacentHTML('beforeend', '<img src=/object/a onerror=window.bad=1>')")
+    assert browser.execute_script("return window.bad") is None
+    assert len(browser.complaints()) >= 2
+
+
+def test_the_page_shows_no_key_and_no_address(shared: Stack, gateway: Gateway) -> None:
+    for path in ("/", "/status.json", "/health", "/metrics"):
+        body = gateway.request("GET", path).body.decode()
+        assert not [secret for secret in shared.secrets if secret in body]
+        assert not re.search(r"https?://(?!www\.w3\.org)", body.split("# HELP")[0])

@@ -1,0 +1,19 @@
+"""docker-compose.yml, as it is written."""
+
+from __future__ import annotations
+
+import re
+
+import yaml  # type: ignore[import-untyped]
+
+from tests.harness.engine import CHECKOUT
+
+COMPOSE = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
+
+
+def test_compose_publishes_nothing_but_the_gateway_beyond_loopback() -> None:
+    published = {name: service.get("ports", []) for name, service in COMPOSE["services"].items()}
+    assert published.pop("gateway-container") == ["3000:3000"]
+    ports = [port for ports in published.values() for port in ports]
+    assert len(ports) == 3
+    assert all(re.fullmatch(r"127\.0\.0\.1:\d+:9001", port) for port in ports)  # consoles
