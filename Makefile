@@ -25,8 +25,8 @@ logs: ## what the gateway logs
 	$(BIN)/pip install -q -r requirements-dev.txt
 	touch .venv
 
-unit: .venv ## the tests that need no containers; seconds
-	$(BIN)/pytest tests/unit
+unit: .venv ## the tests that need no containers, in seconds
+	$(BIN)/pytest -n auto tests/unit
 
 stack: ## one file of tests with containers: make stack TEST=test_objgw.py NAME=some_words
 	$(COMPOSE) build -q tests
