@@ -157,13 +157,14 @@ class Stack:
             detach=True,
         )
 
-    def add_fake(self, suffix: str, script: str) -> Container:
-        """A container that is taken for a node and isn't MinIO: it runs a Python script."""
+    def add_fake(self, suffix: str, script: str, env: Mapping[str, str] | None = None) -> Container:
+        """A container that is taken for a node and isn't MinIO: it runs a Python script, see `tests.harness.fakes`."""
         return self.lab.docker.containers.run(
             "python:3.13-slim",
             ["python", "-u", "-c", script],
             name=f"{self.marker}-{suffix}",
             labels=self.labels,
+            environment=dict(env or {}),
             network=self.network.name,
             detach=True,
         )

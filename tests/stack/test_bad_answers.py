@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import pytest
 
 from tests.harness.engine import Lab
+from tests.harness.fakes import RECORDS
 from tests.harness.gateway import Gateway
 from tests.harness.http import BROKEN, code
 from tests.harness.stack import Stack
@@ -21,15 +22,15 @@ import json, os, socketserver, threading
 ANSWERS = json.loads(os.environ["ANSWERS"])
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
-        while line := self.rfile.readline():
-            id, length = line.split()[1].decode().rpartition("/")[2], 0
-            while (header := self.rfile.readline()) not in (b"\r\n", b""):
-                if header.lower().startswith(b"content-length:"):
-                    length = int(header.split(b":")[1])
-                elif header.lower().startswith(b"expect:"):
-                    self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.rfile.read(length)
-            sent, filler, then = ANSWERS.get(id, ANSWERS["good"])
+        while head := read_head(self.rfile):
+            method, path, headers = head
+            if "expect" in headers:
+                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            if kept := keep_record(*head, body):
+                self.wfile.write(kept)
+                continue
+            sent, filler, then = ANSWERS.get(path.rpartition("/")[2], ANSWERS["good"])
             self.wfile.write(sent.encode("latin-1") + b"x" * filler)
             if then == "hang":
                 threading.Event().wait()
@@ -98,15 +99,7 @@ def with_fake(lab: Lab) -> Iterator[Gateway]:
         answers = json.dumps(
             {name: [sent, filler, then] for name, sent, filler, then in [*STOPS, *FAULTS, NO_ETAG, GOOD]}
         )
-        lab.docker.containers.run(
-            "python:3.13-slim",
-            ["python", "-c", FAKE_NODE],
-            name=f"{stack.marker}-1",
-            labels=stack.labels,
-            environment={"ANSWERS": answers},
-            network=stack.network.name,
-            detach=True,
-        )
+        stack.add_fake("1", RECORDS + FAKE_NODE, {"ANSWERS": answers})
         gateway = stack.add_gateway({"OBJGW_NODE_TIMEOUT": "3", "OBJGW_BREAKER_SECONDS": "0.001"})
         gateway.wait_ready(["good"])
         yield gateway

@@ -17,6 +17,7 @@ import pytest
 from docker.models.containers import Container
 
 from tests.harness.engine import BUCKET, Lab, read_in
+from tests.harness.fakes import RECORDS
 from tests.harness.gateway import Answer, Gateway
 from tests.harness.http import KIB, MIB, Wire, code, head
 from tests.harness.stack import Stack
@@ -53,23 +54,17 @@ log = os.open("/tmp/received", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
         served = False
-        while line := self.rfile.readline():
-            method, path, _ = line.decode().split()
-            id, length, expects, decides = path.rpartition("/")[2], 0, False, False
-            while (header := self.rfile.readline().lower()) not in (b"\r\n", b""):
-                if header.startswith(b"content-length:"):
-                    length = int(header.split(b":")[1])
-                expects = expects or header.startswith(b"expect:")
-                fails = path.startswith("/objgw-layout/") and header.startswith((b"if-match:", b"if-none-match:"))
-                decides = decides or fails
-            if decides:  # it keeps conditions, as it is asked when it is first seen
-                self.wfile.write(b"HTTP/1.1 412 Precondition Failed\r\nContent-Length: 0\r\n\r\n")
-                continue
+        while head := read_head(self.rfile):
+            method, path, headers = head
+            id = path.rpartition("/")[2]
             if served and id.startswith("closed"):
                 return
-            if expects:
+            if "expect" in headers:
                 self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self.rfile.read(length)
+            body = self.rfile.read(int(headers.get("content-length", 0)))
+            if kept := keep_record(*head, body):
+                self.wfile.write(kept)
+                continue
             os.write(log, f"{method} {id}\n".encode())
             if served and id.startswith("unanswered"):
                 return
@@ -123,7 +118,7 @@ def beset(lab: Lab) -> Iterator[Beset]:
     stack = Stack(lab)
     try:
         stack.add_nodes("12")
-        fake, hole = stack.add_fake("3", FAKE_NODE), stack.add_fake("4", BLACK_HOLE)
+        fake, hole = stack.add_fake("3", RECORDS + FAKE_NODE), stack.add_fake("4", BLACK_HOLE)
         names = [*(node.name for node in stack.nodes), str(fake.name), str(hole.name)]
         gateway = stack.add_gateway({
             "OBJGW_NODE_TIMEOUT": str(NODE_TIMEOUT), "OBJGW_CONNECT_TIMEOUT": str(CONNECT_TIMEOUT),
@@ -198,7 +193,7 @@ def with_fake(lab: Lab) -> Iterator[tuple[Gateway, Container]]:
     """A gateway whose one node is FAKE_NODE."""
     stack = Stack(lab)
     try:
-        fake = stack.add_fake("1", FAKE_NODE)
+        fake = stack.add_fake("1", RECORDS + FAKE_NODE)
         gateway = stack.add_gateway({"OBJGW_BREAKER_SECONDS": "0.001"})
         gateway.wait_ready(["good"])
         yield gateway, fake

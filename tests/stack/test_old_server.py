@@ -11,6 +11,7 @@ import pytest
 from docker.models.containers import Container
 
 from tests.harness.engine import Lab
+from tests.harness.fakes import RECORDS
 from tests.harness.gateway import Gateway
 from tests.harness.http import MD5, OTHER, Wire, code, head, pattern, store
 from tests.harness.stack import Stack
@@ -34,8 +35,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.wfile.write(body)
     def error(self, status, code):
         self.answer(status, b"<Error><Code>%s</Code></Error>" % code.encode())
+    def kept(self, body=b"", ignored=()):
+        # Whether the request was for the layout's record, and is answered.
+        headers = {name.lower(): value for name, value in self.headers.items() if name.lower() not in ignored}
+        answer = keep_record(self.command, self.path, headers, body)
+        self.wfile.write(answer or b"")
+        return bool(answer)
     def do_PUT(self):
         key, body = self.path.split("?")[0], self.rfile.read(int(self.headers["Content-Length"] or 0))
+        if self.kept(body, ignored=("if-match", "if-none-match")):
+            return
         if key.count("/") == 1:
             stored.setdefault(key, None)
         elif key.rpartition("/")[0] not in stored:
@@ -44,6 +53,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             stored[key] = body, self.headers["Content-Type"]
         self.answer(200, ETag='"%s"' % hashlib.md5(body).hexdigest())
     def do_GET(self):
+        if self.kept():
+            return
         key = self.path.split("?")[0]
         if key not in stored:
             return self.error(404, "NoSuchKey" if key.rpartition("/")[0] in stored else "NoSuchBucket")
@@ -56,6 +67,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             Last_Modified="Sun, 06 Nov 1994 08:49:37 GMT")
     do_HEAD = do_GET
     def do_DELETE(self):
+        if self.kept():
+            return
         stored.pop(self.path, None)
         self.answer(204)
 http.server.ThreadingHTTPServer(("0.0.0.0", 9000), Handler).serve_forever()
@@ -81,7 +94,7 @@ class Mixed(NamedTuple):
 def mixed(lab: Lab) -> Iterator[Mixed]:
     stack = Stack(lab)
     try:
-        old = stack.add_fake("old", OLD_SERVER)
+        old = stack.add_fake("old", RECORDS + OLD_SERVER)
         stack.add_nodes("12")
         mixed = Mixed(stack, stack.add_gateway(), old)
         mixed.gateway.wait_ready([mixed.id_of(name) for name in mixed.names])

@@ -1,0 +1,75 @@
+"""What all fake nodes share: they keep the layout's record as S3 does, for else they would get no request.
+
+A fake node is a Python script that runs in a container of its own (`Stack.add_fake`). `RECORDS` is put before the
+script, which asks `keep_record` first and does to all other paths what it is there for.
+"""
+
+from __future__ import annotations
+
+RECORDS = r'''
+import hashlib, threading
+
+BUCKET = "/objgw-layout"
+RECORDS, RECORDS_LOCK = {}, threading.Lock()  # the bodies by their paths; the bucket itself is BUCKET: b""
+
+
+def read_head(file):
+    """Method, path and headers (names in lower case) of the next request; None at the end of the connection."""
+    line = file.readline()
+    if not line:
+        return None
+    method, path, _ = line.decode().split()
+    headers = {}
+    while (header := file.readline()) not in (b"\r\n", b""):
+        name, _, value = header.decode("latin-1").partition(":")
+        headers[name.lower()] = value.strip()
+    return method, path, headers
+
+
+def etag_of(body):
+    return '"%s"' % hashlib.md5(body).hexdigest()
+
+
+def keep_record(method, path, headers, body):
+    """The whole answer to a request for the bucket of the layout's record, or a key in it; None for other paths."""
+    path = path.partition("?")[0]
+    if path.rstrip("/") != BUCKET and not path.startswith(BUCKET + "/"):
+        return None
+    with RECORDS_LOCK:
+        status, etag, answer = decide(method, path.rstrip("/"), headers, body)
+    lines = [f"HTTP/1.1 {status} S3"] + ([f"ETag: {etag}"] if etag else [])
+    if status not in (204, 304):
+        lines += [f"Content-Length: {len(answer)}", "Content-Type: application/octet-stream"]
+    head = "".join(f"{line}\r\n" for line in lines) + "\r\n"
+    return head.encode() + (b"" if method == "HEAD" or status in (204, 304) else answer)
+
+
+def decide(method, path, headers, body):
+    """Status, ETag and body of the answer."""
+    def error(status, code):
+        return status, "", b"<Error><Code>%s</Code></Error>" % code.encode()
+
+    if path == BUCKET and method == "PUT":
+        RECORDS.setdefault(BUCKET, b"")
+        return 200, "", b""
+    if BUCKET not in RECORDS:
+        return error(404, "NoSuchBucket")
+    stored = RECORDS.get(path)
+    etag = "" if stored is None or path == BUCKET else etag_of(stored)
+    wanted, unwanted = headers.get("if-match"), headers.get("if-none-match")
+    if method == "DELETE":
+        RECORDS.pop(path, None)
+        return 204, "", b""
+    if stored is None and (method != "PUT" or wanted):
+        return error(404, "NoSuchKey")
+    if wanted not in (None, "*", etag):
+        return error(412, "PreconditionFailed")
+    if etag and unwanted in ("*", etag):
+        return error(412, "PreconditionFailed") if method == "PUT" else (304, etag, b"")
+    if method == "PUT":
+        RECORDS[path] = body
+        return 200, etag_of(body), b""
+    if method in ("GET", "HEAD"):
+        return 200, etag, stored
+    return error(405, "MethodNotAllowed")
+'''
