@@ -27,9 +27,9 @@ from __future__ import annotations
 
 import time
 
-from gateway.nodes.layout import RECORD
 from gateway.nodes.member import Member
-from gateway.s3.connection import Connection, Request, UpstreamError
+from gateway.nodes.store import record_request
+from gateway.s3.connection import Connection, UpstreamError
 
 
 class Unusable(Exception):
@@ -83,7 +83,7 @@ def look(node: Member, connection: Connection, seconds: float) -> None:
     """Reads the node's record over this connection. Raises UpstreamError."""
     connection.sock.settimeout(seconds)
     sent = time.monotonic()
-    reply = node.ask(connection, Request("GET", f"/{node.records_bucket}/{RECORD}", node.standing.if_changed))
+    reply = node.ask(connection, record_request(node.records_bucket, node.standing.record))
     connection.finish(reply)
     connection.sock.settimeout(node.node_timeout)
     node.standing.take(sent, reply)

@@ -21,7 +21,6 @@ from gateway.nodes.layout import (
     LEASE_SECONDS,
     MARKER_ETAG,
     POLL_SECONDS,
-    RECORD,
     SWEPT_ETAG,
     WRITE_SECONDS,
     Layout,
@@ -29,6 +28,7 @@ from gateway.nodes.layout import (
 )
 from gateway.nodes.member import Member
 from gateway.nodes.placement import owner_name
+from gateway.nodes.store import UnexpectedAnswer, may_take, write_record, writing_order
 from gateway.nodes.view import Directory
 from gateway.s3.body import Upload
 from gateway.s3.connection import Reply, Request, UpstreamError
@@ -162,7 +162,7 @@ class Records:
         assert layout
         for node in serving:
             self._tell_trouble(node)
-            if self._may_have(node, layout):
+            if not node.standing.trouble and may_take(node.name, node.standing.record, layout):
                 self._write(node, layout)
         change = self._change(layout, serving)
         if change:
@@ -227,41 +227,34 @@ class Records:
             and all(owner_name(layout.names, each.decode()) == node.name for each in ids if each.isalnum())
         )
 
-    @staticmethod
-    def _may_have(node: Member, layout: Layout) -> bool:
-        """Whether a node may be given the record: it has an older one, or never had any."""
-        return not node.standing.trouble and node.name in (layout.all_names if node.standing.layout else layout.fresh)
-
     def _record(self, layout: Layout, serving: list[Member]) -> None:
         """Writes a new layout: to the first of its nodes, which decides between gateways, then to the others."""
-        nodes = [node for node in serving if self._may_have(node, layout)]
-        nodes.sort(
-            key=lambda node: (self.directory.layout is None or node.name not in self.directory.layout.names, node.name)
-        )
-        if nodes and self._write(nodes[0], layout):
+        nodes = {node.name: node for node in serving if not node.standing.trouble}
+        records = {name: node.standing.record for name, node in nodes.items()}
+        first, *others = writing_order(records, self.directory.layout, layout) or [""]
+        if first and self._write(nodes[first], layout):
             self._adopt(layout)
-            for node in nodes[1:]:
-                self._write(node, layout)
+            for name in others:
+                self._write(nodes[name], layout)
 
     def _write(self, node: Member, layout: Layout) -> bool:
         """Writes the record to a node, unless another was written there since it was last read."""
-        known = node.standing.layout
-        if known == layout:
+        known = node.standing.record
+        if known.layout == layout:
             return True
-        if known and known.origin == layout.origin and known.version >= layout.version:
+        if known.layout and known.layout.origin == layout.origin and known.layout.version >= layout.version:
             return False
-        body = layout.dump(node.name)
-        condition = {"if-match": node.standing.etag} if node.standing.etag else {"if-none-match": "*"}
-        request = Request("PUT", f"{self._bucket}/{RECORD}", condition, Upload(io.BytesIO(body), len(body)))
         try:
-            reply = self._ask_node(node, request, WRITE_SECONDS)
-        except (OSError, UpstreamError) as error:
+            etag = write_record(
+                lambda request: self._ask_node(node, request, WRITE_SECONDS),
+                self.settings.records_bucket, node.name, layout, known.etag,
+            )  # fmt: skip
+        except (OSError, UpstreamError, UnexpectedAnswer) as error:
             log.debug("node %s doesn't take the record: %s", node.name, error)
             return False
-        if reply.status != 200:
-            log.debug("node %s doesn't take the record: %d %s", node.name, reply.status, reply.code)
+        if etag is None:
             return False
-        node.standing.wrote(layout, reply.headers.get("etag", ""))
+        node.standing.wrote(layout, etag)
         return True
 
     def _adopt(self, layout: Layout) -> None:

@@ -13,6 +13,7 @@ import math
 import time
 
 from gateway.nodes.layout import LEASE_SECONDS, Layout
+from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
 from gateway.s3.connection import Reply, UpstreamError
 
 log = logging.getLogger("objgw")
@@ -23,16 +24,19 @@ class Standing:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.layout: Layout | None = None  # what its record says
-        self.etag = self.holder = ""  # the record's ETag, and the node that it was written to
-        self.fresh = False  # the layout says that it was never given a record
+        self.record = NO_RECORD
         self.expected_from = math.inf  # monotonic time from which on the layout says that it has one
         self.serves = False  # the last answer was one that a server of S3 gives
         self.usable = False  # its own record was read, so that requests may go to it
         self.checked = -math.inf  # monotonic time of sending the last look that was answered
         self.tried = False  # a look has ended, well or not
-        self.error = ""  # why the last look found no record of S3; empty where it did
+        self.error = ""  # why the last look found neither a record nor its absence
         self.keeps_conditions: bool | None = None  # its server decides a PUT's; None before it was tried
+
+    @property
+    def layout(self) -> Layout | None:
+        """What its record says, whoever it was written to; None where it has none."""
+        return self.record.layout
 
     @property
     def recent(self) -> bool:
@@ -45,18 +49,13 @@ class Standing:
         return self.usable and time.monotonic() < self.checked + LEASE_SECONDS
 
     @property
-    def if_changed(self) -> dict[str, str]:
-        """The condition with which the record is asked for."""
-        return {"if-none-match": self.etag} if self.etag else {}
-
-    @property
     def trouble(self) -> str:
         """What is wrong with a node that answers, for an operator; empty where nothing is."""
         if not self.serves:
             return ""
-        if self.layout and self.holder != self.name:
-            return f"it holds the objects of {self.holder}"
-        if not self.layout and self.checked > self.expected_from:
+        if self.layout:
+            return self.record.trouble(self.name)
+        if self.checked > self.expected_from:
             return f"it lost what it held; bring that back, or give it up: objgwctl.py remove --lost {self.name}"
         return ""
 
@@ -74,45 +73,32 @@ class Standing:
     def take(self, sent: float, reply: Reply) -> None:
         """Notes the answer to a look, which was sent at this monotonic time."""
         self.tried = True
-        if reply.status == 200:
-            try:
-                self.layout, self.holder = Layout.load(reply.body)
-                self.etag = reply.headers["etag"]
-                self.error = ""
-            except (ValueError, KeyError) as error:
-                self.refused("what it gives for the record is none", str(error))
-        elif reply.status == 304 and self.etag:
-            self.error = ""
-        elif reply.code in ("NoSuchKey", "NoSuchBucket"):
-            self.layout, self.etag, self.holder, self.error = None, "", "", ""
-        elif reply.status >= 500:
-            self.refused("it answers that it can't serve", f"{reply.status} {reply.code}")
-            return  # a server that is starting says nothing of its record
-        else:
-            self.refused("it refuses the gateway's requests", f"{reply.status} {reply.code}")
-        self.serves = not self.error
-        self.usable = self.serves and self.layout is not None and self.holder == self.name
-        self.checked = sent
-
-    def refused(self, error: str, detail: str) -> None:
-        """Notes why the record wasn't got; the log has it once."""
-        if self.error != error:
-            log.warning("node %s: %s: %s", self.name, error, detail.strip())
+        error, detail = "", ""
+        try:
+            self.record = record_of(reply, self.record)
+            error = self.record.problem
+        except UnexpectedAnswer:
+            error = "it answers that it can't serve" if reply.status >= 500 else "it refuses the gateway's requests"
+            detail = f": {reply.status} {reply.code}".rstrip()
+        if error and error != self.error:
+            log.warning("node %s: %s%s", self.name, error, detail)
         self.error = error
+        if reply.status < 500:  # a server that is starting says nothing of its record
+            self.serves, self.checked = not error, sent
+            self.usable = self.serves and self.record.own(self.name) is not None
 
     def failed(self, error: Exception) -> None:
         """Notes that a look ended without an answer."""
         self.tried = True
         self.error = reason(error)
 
-    def expect(self, *, record: bool, fresh: bool) -> None:
-        """Notes what the layout says of it: that it has a record, or that it was never given one."""
-        self.fresh = fresh
+    def expect(self, record: bool) -> None:
+        """Notes whether the layout says that the node has a record."""
         self.expected_from = min(self.expected_from, time.monotonic()) if record else math.inf
 
     def wrote(self, layout: Layout, etag: str) -> None:
         """Notes the record that was just written to it."""
-        self.layout, self.etag, self.holder, self.usable = layout, etag, self.name, True
+        self.record, self.usable = Record(layout, self.name, etag), True
 
 
 def reason(error: Exception) -> str:

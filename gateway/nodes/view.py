@@ -123,8 +123,7 @@ class Directory:
         for name in layout.mentioned:
             self.by_name.setdefault(name, Member(NodeRecord(name), self.settings))
         for node in self.by_name.values():
-            fresh = node.name in layout.fresh
-            node.standing.expect(record=node.name in layout.all_names and not fresh, fresh=fresh)
+            node.standing.expect(record=node.name in layout.all_names and node.name not in layout.fresh)
         newest, *older = layout.in_force(now - HOLD_SECONDS)
         switches = [spread.since for spread in layout.spreads if spread.since > now - HOLD_SECONDS]
         view = View(

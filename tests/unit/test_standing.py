@@ -25,14 +25,14 @@ LOOKS: dict[str, tuple[list[Reply], bool, str, str]] = {
     "its record": ([OWN], True, "", ""),
     "its record, as before": ([OWN, NOT_CHANGED], True, "", ""),
     "not changed, and never read": ([NOT_CHANGED], False, "refuses", ""),
-    "another's record": ([OTHERS], False, "belongs to another", "holds the objects of node-2"),
-    "another's record by now": ([OWN, OTHERS], False, "belongs to another", "holds the objects of node-2"),
+    "another's record": ([OTHERS], False, "belongs to another", "holds what belongs to node-2"),
+    "another's record by now": ([OWN, OTHERS], False, "belongs to another", "holds what belongs to node-2"),
     "lost": ([OWN, MISSING], False, "lost what it held", "lost what it held"),
     "lost with its bucket": ([OWN, answer(404, code="NoSuchBucket")], False, "lost what it held", "lost"),
     "back": ([OWN, MISSING, OWN], True, "", ""),
-    "a page of a web server": ([answer(200, b"<html>")], False, "is none", ""),
+    "a page of a web server": ([answer(200, b"<html>")], False, "can't be read", ""),
     "a page that isn't there": ([answer(404)], False, "refuses", ""),
-    "nothing of the kind": ([answer(200, b'{"node": "node-1"}')], False, "is none", ""),
+    "nothing of the kind": ([answer(200, b'{"node": "node-1"}')], False, "can't be read", ""),
     "wrong keys": ([answer(403, code="InvalidAccessKeyId")], False, "refuses", ""),
     "wrong keys by now": ([OWN, answer(403, code="SignatureDoesNotMatch")], False, "refuses", ""),
     "starting": ([answer(503, code="XMinioServerNotInitialized")], False, "can't serve", ""),
@@ -44,7 +44,7 @@ LOOKS: dict[str, tuple[list[Reply], bool, str, str]] = {
 def test_only_a_node_that_gives_its_own_record_is_usable(row: str) -> None:
     replies, usable, refusal, trouble = LOOKS[row]
     standing = Standing("node-1")
-    standing.expect(record=True, fresh=False)
+    standing.expect(record=True)
     for reply in replies:
         standing.take(time.monotonic() + 1, reply)
     assert standing.usable is usable
@@ -64,7 +64,7 @@ def test_a_lease_lasts_from_the_sending_of_the_look() -> None:
 
 def test_a_node_that_never_had_a_record_has_only_just_come() -> None:
     standing = Standing("node-1")
-    standing.expect(record=False, fresh=True)
+    standing.expect(record=False)
     standing.take(time.monotonic(), MISSING)
     assert (standing.usable, standing.trouble) == (False, "")
     assert "only just come" in standing.refusal
@@ -75,7 +75,7 @@ def test_a_node_that_never_had_a_record_has_only_just_come() -> None:
 def test_a_record_that_was_missing_before_the_layout_had_the_node_is_no_loss() -> None:
     standing = Standing("node-1")
     standing.take(time.monotonic() - 1, MISSING)
-    standing.expect(record=True, fresh=False)
+    standing.expect(record=True)
     assert not standing.trouble
 
 
