@@ -25,7 +25,7 @@ logs: ## what the gateway logs
 	$(BIN)/pip install -q -r requirements-dev.txt
 	touch .venv
 
-unit: .venv ## the tests that need no containers, in seconds
+unit: .venv ## the tests that need no containers, within a minute
 	$(BIN)/pytest -n auto tests/unit
 
 stack: ## one file of tests with containers: make stack TEST=test_objgw.py NAME=some_words
