@@ -1,5 +1,6 @@
 """gunicorn's settings; it reads this file by itself where it is started: `gunicorn -b 0.0.0.0:3000 objgw:app`."""
 
+import itertools
 import logging
 import os
 import resource
@@ -86,6 +87,17 @@ def on_starting(_arbiter: Any) -> None:
         logging.getLogger("objgw").info("no token is set: whoever reaches the gateway may read and write")
 
 
+def pre_fork(arbiter: Any, worker: Any) -> None:
+    """Gives a new worker the lowest number that no living one has: that of the one it replaces."""
+    taken = {living.number for living in arbiter.WORKERS.values()}
+    worker.number = next(number for number in itertools.count() if number not in taken)
+
+
+def post_fork(_arbiter: Any, worker: Any) -> None:
+    """Lets the worker count on from where the last one with this number ended."""
+    metrics.count_as(worker.number)
+
+
 def post_worker_init(worker: Any) -> None:
     """Looks for nodes before the first request asks for one."""
     worker.client_timeout = worker.wsgi.settings.client_timeout
@@ -94,8 +106,8 @@ def post_worker_init(worker: Any) -> None:
 
 
 def child_exit(_arbiter: Any, worker: Any) -> None:
-    """Keeps what a worker had counted when it ends."""
-    metrics.bury(worker.pid)
+    """Lets nobody see the state of a worker that is gone."""
+    metrics.worker_ended(worker.number)
 
 
 def on_exit(_arbiter: Any) -> None:

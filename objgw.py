@@ -11,30 +11,31 @@ decides on an `Answer` first and sends last; every refusal is an exception. What
 - `status`: what isn't needed to answer for an object. `server`: the gunicorn worker.
 
 What it promises: one request upstream for each request; bodies stream in constant memory; a connection to a node is
-used only after Docker, asked when it was open already, said that the node is still there, so that a container which
-took over the address of another is never mistaken for it; a node is used only while its record was read a moment ago.
-Only while objects are being moved, and only for those that may have to be, a request takes several requests upstream.
+used only after the node's own record was read over it, so that a container which took over the address of another is
+never mistaken for it; a node is used only while its record was read a moment ago. Only while objects are being moved,
+and only for those that may have to be, a request takes several requests upstream.
 
 Importing the module starts nothing and asks Docker nothing: the first request does, or `app.start()`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable
 from http import HTTPStatus
 
-from gateway.answers import Answer, Environ, Refusal, StartResponse, unavailable
+from gateway.answers import Answer, Environ, Refusal, StartResponse
 from gateway.auth import Tokens
 from gateway.nodes.discovery import Discovery
-from gateway.nodes.placement import OBJECT_ID, owner
+from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.records import Records
-from gateway.nodes.view import Directory, View
+from gateway.nodes.view import Directory
 from gateway.objects.moving import Moving
 from gateway.objects.settled import Gone, Settled
 from gateway.objects.upstream import TRIES, Moved, Upstream
 from gateway.objects.writes import deleting, writing
-from gateway.s3.body import BodyError, Upload
+from gateway.s3.body import BodyError
 from gateway.settings import Settings, read_or_exit
 from gateway.status.metrics import Metrics
 from gateway.status.recorder import Recorder
@@ -42,7 +43,7 @@ from gateway.status.routes import Status
 
 log = logging.getLogger("objgw")
 
-METHODS = ("GET", "HEAD", "PUT", "DELETE")
+ALLOW = ("Allow", "GET, HEAD, PUT, DELETE")
 
 
 class Gateway:
@@ -56,7 +57,8 @@ class Gateway:
         self.records = Records(self.directory, self.discovery)
         self.recorder = Recorder(Metrics(), settings)
         self.status = Status(self.discovery, self.recorder.metrics)
-        self.settled = Settled(Upstream(self.directory, self.records))
+        self.upstream = Upstream(self.directory, self.records)
+        self.settled = Settled(self.upstream)
         self.moving = Moving(self.settled)
         self._started = False
 
@@ -86,57 +88,63 @@ class Gateway:
 
     def answer(self, environ: Environ) -> Answer:
         """Decides on a request. Raises Refusal, and BodyError when the client breaks off."""
-        path = environ["PATH_INFO"]
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
         if not path.startswith("/object/"):
             if self.tokens and self.status.guarded(path):
                 self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=False)
             return self.status.answer(environ)
-        method = environ["REQUEST_METHOD"]
         if self.tokens:
             self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=method not in ("GET", "HEAD"))
         object_id = path[8:]
         if not OBJECT_ID.fullmatch(object_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "An id is 1 to 32 ASCII letters and digits.")
-        if method not in METHODS:
-            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD, PUT or DELETE.", ("Allow", ", ".join(METHODS)))
         if method == "PUT":
-            headers = writing(environ)
-            return self._write(object_id, headers, self.settled.upload(object_id, environ, headers))
+            return self._put(object_id, environ)
+        if method in ("GET", "HEAD"):
+            return self._read(method, object_id, environ)
         if method == "DELETE":
-            deleting(environ)
+            return self._delete(object_id, environ)
+        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD, PUT or DELETE.", ALLOW)
+
+    def _read(self, method: str, object_id: str, environ: Environ) -> Answer:
+        """A miss is one only by the view that says where to look; where another came meanwhile, it looks again."""
         for _ in range(TRIES):
-            view = self.directory.current_view()
-            if not view.nodes:
-                self.discovery.refresh()
-                if not (view := self.directory.current_view()).nodes:
-                    raise unavailable("No node has answered yet.")
+            view = self.upstream.view()
+            candidates = view.candidates(object_id)
             try:
-                return self._read_or_delete(method, object_id, environ, view)
-            except Moved:
-                continue
+                if candidates.others:
+                    return self.moving.read(method, object_id, environ, candidates)
+                return self.settled.read(method, object_id, environ, candidates.owner)
             except Gone:
                 raise
-            except Refusal as refusal:  # a miss is one only by the view that says where to look
+            except Refusal as refusal:
                 if refusal.status is not HTTPStatus.NOT_FOUND or self.directory.current_view() is view:
                     raise
         raise Moved
 
-    def _read_or_delete(self, method: str, object_id: str, environ: Environ, view: View) -> Answer:
-        homes = view.moving(object_id)
-        if method == "DELETE":
-            if homes and not view.moved:
-                return self.moving.delete(object_id, view, homes)
-            return self.settled.delete(object_id, expected=owner(view.nodes, object_id).name)
-        if homes:
-            return self.moving.read(method, object_id, environ, homes)
-        return self.settled.read(method, object_id, environ)
+    def _delete(self, object_id: str, environ: Environ) -> Answer:
+        """It may be done twice, so that it starts over where the owner has become another meanwhile."""
+        deleting(environ)
+        for _ in range(TRIES):
+            view = self.upstream.view()
+            candidates = view.candidates(object_id)
+            with contextlib.suppress(Moved):
+                if candidates.others and not view.moved:
+                    return self.moving.delete(object_id, view, candidates)
+                return self.settled.delete(object_id, candidates.owner, view)
+        raise Moved
 
-    def _write(self, object_id: str, headers: dict[str, str], upload: Upload) -> Answer:
-        """An upload whose first bytes have come, which may have taken long: the view counts that there is now."""
-        view = self.directory.current_view()
-        if view.moving(object_id):
+    def _put(self, object_id: str, environ: Environ) -> Answer:
+        """It can't start over: what was read of the body is gone. So it goes by the view after its first bytes."""
+        headers, view = writing(environ), self.upstream.view()
+        candidates = view.candidates(object_id)
+        upload = self.settled.upload(candidates.owner, environ, headers)
+        now = self.upstream.view()  # its first bytes may have been long in coming
+        if now is not view:
+            view, candidates = now, now.candidates(object_id)
+        if candidates.others:
             return self.moving.put(object_id, headers, upload)
-        return self.settled.put(object_id, headers, upload, view)
+        return self.settled.put(object_id, headers, upload, candidates.owner, view)
 
 
 app = Gateway(read_or_exit())

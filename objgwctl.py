@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""objgwctl: what an operator runs. It shows where objects are, moves them, and takes nodes out and in.
+"""objgwctl: what an operator runs. It shows where objects are, moves them, takes nodes out and in.
 
     docker-compose exec gateway-container python objgwctl.py --help
 
-Nodes and keys come from Docker, as they do for the gateway; which names count, and since when, is in the nodes' records
-(`gateway.nodes.layout` says what they promise). The commands are in `gateway.ctl`.
+Nodes and keys come from Docker, as they do for the gateway; which names count, and since when, is
+in the nodes' records (`gateway.nodes.layout` says what they promise). The commands are in
+`gateway.ctl`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.commands import add, rebalance, remove
@@ -43,7 +44,8 @@ def bandwidth(text: str) -> float:
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?(?:/s)?", text.strip(), re.IGNORECASE)
     if not found or not float(found[1]):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of bytes a second, for example 20M")
+        problem = f"{text!r} is no number of bytes a second, for example 20M"
+        raise argparse.ArgumentTypeError(problem)
     return float(found[1]) * 1024.0 ** " KMG".index(found[2].upper() or " ")
 
 
@@ -56,35 +58,40 @@ def positive(text: str) -> int:
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        "objgwctl.py", description="Shows where objgw's objects are, and moves them.", epilog=EXIT_CODES,
-        formatter_class=formatter,
-    )  # fmt: skip
+    shown: Any = {"epilog": EXIT_CODES, "formatter_class": argparse.RawDescriptionHelpFormatter}
+    does = "Shows where objgw's objects are, and moves them."
+    parser = argparse.ArgumentParser("objgwctl.py", description=does, **shown)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, run: Callable[..., int], text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text, epilog=EXIT_CODES, formatter_class=formatter)
+        added = commands.add_parser(name, help=text, description=text, **shown)
         added.set_defaults(run=run)
         added.add_argument("--json", action="store_true", help="for scripts")
         return added
 
-    command("nodes", nodes, "the nodes, what they hold, and whether every object is where it belongs")
-    command("locate", locate, "the owner of an id, and where its copies are").add_argument("id", metavar="ID")
-    command("check", check, "look for objects that aren't with their owner, stray copies and leftovers")
-    moving = command("rebalance", rebalance, "move every object to its owner; clients go on meanwhile")
-    moving.add_argument("--dry-run", action="store_true", help="only say what would be moved")
+    command("nodes", nodes, "the nodes, what they hold, and whether all objects are in place")
+    locating = command("locate", locate, "the owner of an id, and where its copies are")
+    locating.add_argument("id", metavar="ID")
+    command("check", check, "look for misplaced objects, stray copies and leftovers")
+    moving = command("rebalance", rebalance, "move every object to its owner while clients go on")
     taking = command("remove", remove, "take a node out: move what it holds to the others")
     taking.add_argument("name", metavar="NAME")
-    taking.add_argument("--lost", action="store_true", help="the node is gone: give up what it held")
-    taking.add_argument("--yes", action="store_true", help="with --lost: don't ask")
-    taking.add_argument("--force", action="store_true", help="with --lost: also where the node is there")
-    taking.add_argument("--no-rebalance", action="store_true", help="only record it")
+    adding = command("add", add, "let a node join again that was taken out")
+    adding.add_argument("name", metavar="NAME")
+
+    def flag(of: argparse.ArgumentParser, name: str, text: str) -> None:
+        of.add_argument(name, action="store_true", help=text)
+
+    flag(moving, "--dry-run", "only say what would be moved")
+    flag(taking, "--lost", "the node is gone: give up what it held")
+    flag(taking, "--yes", "with --lost: don't ask")
+    flag(taking, "--force", "with --lost: also where the node is there")
+    flag(taking, "--no-rebalance", "only record it")
     for each in (moving, taking):
-        each.add_argument("--jobs", type=positive, default=JOBS, help=f"objects at a time (default {JOBS})")
-        each.add_argument("--limit", type=bandwidth, default=0.0, metavar="RATE", help="bytes a second, as 20M")
-        each.add_argument("--wait", action="store_true", help="where another rebalance is at work, wait for its end")
-    command("add", add, "let a node join again that was taken out").add_argument("name", metavar="NAME")
+        number, rate = f"objects at a time (default {JOBS})", "bytes a second, as 20M"
+        each.add_argument("--jobs", type=positive, default=JOBS, help=number)
+        each.add_argument("--limit", type=bandwidth, default=0.0, metavar="RATE", help=rate)
+        flag(each, "--wait", "where another rebalance is at work, wait for its end")
     return parser.parse_args(argv)
 
 

@@ -65,9 +65,10 @@ def main() -> None:
         recorder = serve(args.nodes)
         for _ in range(args.workers - 1):
             os.wait()
-        request = best(lambda: observed(recorder, "GET", "200 OK", "amazin-object-storage-node-1"), 20_000)
-        scrape = best(lambda: recorder.metrics.text(""), 5)
-        size = len(recorder.metrics.text("")[0])
+        request = best(lambda: observed(recorder, "GET", "200 OK", name_of(1)), 20_000)
+        nodes = [name_of(number) for number in range(args.nodes)]
+        scrape = best(lambda: recorder.metrics.text("", nodes), 5)
+        size = len(recorder.metrics.text("", nodes)[0])
         print(f"a request: {request * 1e6:.1f} us")
         print(f"a scrape of {args.nodes} nodes and {args.workers} workers: {scrape * 1e3:.1f} ms, {size} bytes")
         print(f"a point of the plot: {best(recorder.metrics.totals, 20) * 1e3:.2f} ms")
@@ -75,11 +76,15 @@ def main() -> None:
         shutil.rmtree(FOLDER)
 
 
+def name_of(number: int) -> str:
+    return f"amazin-object-storage-node-{number}"
+
+
 def serve(nodes: int) -> Recorder:
     """Has one worker's metrics of every node."""
     recorder = objgw.Gateway(Settings()).recorder
     for number in range(nodes):
-        name = f"amazin-object-storage-node-{number}"
+        name = name_of(number)
         for method, answer in KINDS:
             observed(recorder, method, answer, name)
         recorder.metrics.up.labels(name).set(1)

@@ -11,34 +11,35 @@ from dataclasses import replace
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Work, duration, say
 from gateway.ctl.errors import FINE, FOUND, LayoutChanged, LockLost, Trouble
-from gateway.ctl.lock import Shift
-from gateway.ctl.rebalance import Options, Rebalance, census
-from gateway.ctl.records import Found, Records
+from gateway.ctl.layout_store import LayoutStore, Survey
+from gateway.ctl.lock import WorkLock
+from gateway.ctl.rebalance import Options, Rebalance, count_objects
 from gateway.nodes.layout import POLL_SECONDS, Layout
 
 
 def rebalance(cluster: Cluster, args: argparse.Namespace) -> int:
     """Moves what isn't with its owner."""
-    records = Records(cluster)
-    if args.dry_run:
-        layout, found, silent = records.current()
-        records.whole(layout, found, silent)
-        counted = census(cluster, layout)
-        if args.json:
-            print(json.dumps({"objects": counted.work.objects, "bytes": counted.work.bytes, "settled": layout.settled}))
-        else:
-            print(f"to be moved: {counted.work}; of {counted.objects} objects")
-        return FINE
-    return move_all(records, args)
+    store = LayoutStore(cluster)
+    if not args.dry_run:
+        return move_all(store, args)
+    survey = store.survey()
+    survey.require_all()
+    counts = count_objects(cluster, survey.layout)
+    if args.json:
+        work = {"objects": counts.work.objects, "bytes": counts.work.bytes}
+        print(json.dumps({**work, "settled": survey.layout.settled}))
+    else:
+        print(f"to be moved: {counts.work}; of {counts.objects} objects")
+    return FINE
 
 
-def move_all(records: Records, args: argparse.Namespace) -> int:
+def move_all(store: LayoutStore, args: argparse.Namespace) -> int:
     """Moves everything, and starts over where the layout changes."""
     options = Options(args.jobs, args.limit, args.wait)
     moved, began = Work(), time.monotonic()
     while True:
-        with Shift(records, say, waiting=options.waiting) as shift:
-            run = Rebalance(shift, options, say, moved)
+        with WorkLock(store, waiting=options.waiting) as lock:
+            run = Rebalance(lock, options, moved)
             try:
                 fine = run.run()
                 break
@@ -51,47 +52,54 @@ def move_all(records: Records, args: argparse.Namespace) -> int:
         say(f"not moved: {text}")
     seconds = time.monotonic() - began
     if args.json:
-        document = {"moved": moved.objects, "bytes": moved.bytes, "failed": len(run.failures), "settled": fine}
-        print(json.dumps({**document, "moving": round(moved.seconds, 1), "seconds": round(seconds, 1)}))
+        document = {
+            "moved": moved.objects,
+            "bytes": moved.bytes,
+            "failed": len(run.failures),
+            "settled": fine,
+            "moving": round(moved.seconds, 1),
+            "seconds": round(seconds, 1),
+        }
+        print(json.dumps(document))
     elif fine:
-        what = f"{moved} moved in {duration(seconds)}" if moved.objects else "nothing had to be moved"
-        print(f"{what}; the layout is settled")
+        done = f"{moved} moved in {duration(seconds)}"
+        print(f"{done if moved.objects else 'nothing had to be moved'}; the layout is settled")
     else:
-        print(f"{moved} moved, {len(run.failures)} objects not; start it again when that is mended")
+        failed = f"{len(run.failures)} objects not"
+        print(f"{moved} moved, {failed}; start it again when that is mended")
     return FINE if fine else FOUND
 
 
 def remove(cluster: Cluster, args: argparse.Namespace) -> int:
     """Takes a node out."""
-    records = Records(cluster)
-    layout, found, silent = records.current()
-    name = args.name
+    store, name = LayoutStore(cluster), args.name
+    survey = store.survey()
+    layout, record = survey.layout, survey.records.get(name)
     if name not in layout.all_names:
         if name in layout.removed or name in layout.lost:
             print(f"{name} is taken out already")
             return FINE
         raise Trouble(f"{name} isn't in the layout; its names are {', '.join(layout.names)}")
-    there = found.get(name)
-    if args.lost and there and not there.layout:
-        confirm_loss(cluster, layout, there, args)
-        records.change(lambda layout: layout.emptied(name))
+    if args.lost and record and not record.own(name):
+        confirm_loss(cluster, survey, args)
+        store.change(lambda layout: layout.emptied(name))
         print(f"{name} is given up as it was; it is used again, empty")
         return FINE
     if layout.names == (name,):
         raise Trouble(f"{name} is the only node")
     if args.lost:
-        confirm_loss(cluster, layout, there, args)
-        records.change(lambda layout: given_up(layout, name))
+        confirm_loss(cluster, survey, args)
+        store.change(lambda layout: given_up(layout, name))
         print(f"{name} is given up")
     else:
-        records.whole(layout, found, silent)
+        survey.require_all()
         if name in layout.names:
-            with Shift(records, say, waiting=args.wait) as shift:
-                shift.change(lambda layout: layout.without(name, time.time()))
+            with WorkLock(store, waiting=args.wait) as lock:
+                lock.change(lambda layout: layout.without(name, time.time()))
     if args.no_rebalance:
         print("now: objgwctl.py rebalance")
         return FINE
-    code = move_all(records, args)
+    code = move_all(store, args)
     if code == FINE and not args.lost and not args.json:
         print(f"{name} holds nothing any more; its container can be removed")
     return code
@@ -104,14 +112,20 @@ def given_up(layout: Layout, name: str) -> Layout:
     return replace(layout, version=layout.version + 1, lost=tuple(sorted({*layout.lost, name})))
 
 
-def confirm_loss(cluster: Cluster, layout: Layout, found: Found | None, args: argparse.Namespace) -> None:
+def confirm_loss(cluster: Cluster, survey: Survey, args: argparse.Namespace) -> None:
     """Says what giving up a node costs, and has it confirmed. Raises Trouble where it isn't."""
-    name = args.name
-    if found and found.layout and not args.force and next(cluster.listing(name), None):
-        raise Trouble(f"{name} answers and holds objects: drain it with remove {name}, without --lost (or add --force)")
-    names = next(spread.names for spread in layout.spreads if not spread.names or name in spread.names)
-    share = f"1 of {len(names)} nodes, so {1 / len(names):.1%} of all ids" if names else "an unknown share of all ids"
-    print(f"{name} is {share}. What it holds of them is given up; how many objects that are can't be counted.")
+    name, record = args.name, survey.records.get(args.name)
+    is_there = record is not None and record.own(name) is not None
+    if is_there and not args.force and next(cluster.listing(name), None):
+        remedy = f"drain it with remove {name}, without --lost (or add --force)"
+        raise Trouble(f"{name} answers and holds objects: {remedy}")
+    spreads = (spread.names for spread in survey.layout.spreads)
+    names = next(names for names in spreads if not names or name in names)
+    share = "an unknown share of all ids"
+    if names:
+        share = f"1 of {len(names)} nodes, so {1 / len(names):.1%} of all ids"
+    cost = "What it holds of them is given up; how many objects that are can't be counted."
+    print(f"{name} is {share}. {cost}")
     if args.yes:
         return
     if not sys.stdin.isatty():
@@ -122,12 +136,12 @@ def confirm_loss(cluster: Cluster, layout: Layout, found: Found | None, args: ar
 
 def add(cluster: Cluster, args: argparse.Namespace) -> int:
     """Lets a name join that was taken out or given up."""
-    records, name = Records(cluster), args.name
-    layout, _, _ = records.current()
+    store, name = LayoutStore(cluster), args.name
+    layout = store.survey().layout
     if name in layout.names:
         print(f"{name} is in the layout already")
-    elif name in layout.removed or name in cluster.nodes:
-        records.change(lambda layout: layout.readmitted(name))
+    elif name in layout.removed or name in cluster.endpoints:
+        store.change(lambda layout: layout.readmitted(name))
         print(f"{name} joins as soon as a gateway sees it; then: objgwctl.py rebalance")
     else:
         raise Trouble(f"Docker lists no {name}, and it was never taken out")

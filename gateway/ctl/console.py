@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-OBJECT_WEIGHT = 64 * 1024  # bytes that take as long as the requests for one object do, for the estimate
+OBJECT_WEIGHT = 64 * 1024  # bytes that are taken to last as long as the requests for one object
 PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
 
 
@@ -26,7 +26,8 @@ def table(rows: Iterable[Iterable[str]]) -> None:
     lines = [list(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
 
 
 def amount(size: float) -> str:
@@ -79,12 +80,17 @@ class Progress:
     """
 
     def __init__(self, total: Work) -> None:
-        self.total, self.done, self._began, self._shown = total, Work(), time.monotonic(), time.monotonic()
+        self.total, self.done = total, Work()
+        self._began = self._shown = time.monotonic()
         self._lock = threading.Lock()
         self._bar: tqdm[NoReturn] | None = None
         if sys.stderr.isatty():
-            form = "{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}"
-            self._bar = tqdm(total=total.weight, bar_format=form, dynamic_ncols=True, file=sys.stderr)
+            self._bar = tqdm(
+                total=total.weight,
+                bar_format="{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}",
+                dynamic_ncols=True,
+                file=sys.stderr,
+            )
 
     def passed(self, size: int) -> None:
         """So many bytes more are on the other side."""

@@ -1,8 +1,9 @@
-"""The right to write: a lock, and a look at each node's record every second.
+"""The right to move objects: a lock, and a look at each node's record every second.
 
-DELETE can't be conditional in MinIO, so each write needs what a gateway needs: the node's record, read within the last
-`LEASE_SECONDS`, that still says the same. A changed one, say because a node joins, makes the work start over. The lock
-keeps others from the same work; its holder stops before its next write when it couldn't renew it in time.
+DELETE can't be conditional in MinIO, so each write needs what a gateway needs: the node's record,
+read within the last `LEASE_SECONDS`, that still says the same. A changed one, say because a node
+joins, makes the work start over. The lock keeps others from the same work; its holder stops before
+its next write when it couldn't renew it in time.
 """
 
 from __future__ import annotations
@@ -16,12 +17,23 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
-from gateway.ctl.errors import IGNORES_CONDITIONS, Busy, LayoutChanged, LockLost, NodeTrouble, Stopped, Trouble
-from gateway.ctl.records import Records
-from gateway.ctl.wire import unexpected
+from gateway.ctl.client import expecting
+from gateway.ctl.console import say
+from gateway.ctl.errors import (
+    IGNORES_CONDITIONS,
+    Busy,
+    LayoutChanged,
+    LockLost,
+    NodeTrouble,
+    Stopped,
+    Trouble,
+)
+from gateway.ctl.layout_store import LayoutStore
 from gateway.nodes.layout import LEASE_SECONDS, POLL_SECONDS, Layout
+from gateway.nodes.store import compare_and_swap, read_object
+from gateway.s3.connection import Request
 
 LOCK = "lock"  # the lock's key, beside the record
 LOCK_SECONDS = 20.0  # for which a lock is good
@@ -29,41 +41,55 @@ LOCK_RENEWED = 5.0  # seconds after which it is renewed
 LOCK_MARGIN = 5.0  # seconds before its end from which nothing is written any more
 
 
-class Shift:
-    """The right to write: a lock that keeps others from the same work, and a look at each node's record every second.
+class LockState(NamedTuple):
+    """The lock as it is on its node."""
+
+    since: float  # Unix time at which its holder took it
+    until: float  # Unix time until which it is good
+    etag: str  # empty where there is no lock
+
+
+FREE = LockState(0.0, -math.inf, "")
+
+
+class WorkLock:
+    """A lock that keeps others from the same work, and a lease of each node while it is held.
 
     As a context manager it takes the lock and gives it back. `check` is called before each write.
     """
 
-    def __init__(self, records: Records, say: Callable[[str], None], *, waiting: bool) -> None:
-        self.records, self.cluster, self._say, self._waiting = records, records.cluster, say, waiting
-        self.layout = Layout.first(["none"])
+    def __init__(self, store: LayoutStore, *, waiting: bool) -> None:
+        """`waiting`: where somebody else has the lock, wait until it is free."""
+        self.store, self.cluster, self._waiting = store, store.cluster, waiting
+        self.layout = Layout.first(["none"])  # the one that the work is done for
         self.stop = threading.Event()
-        self._news: Layout | None = None  # the newest record that a node was seen with
-        self._emptied = ""  # a node that has lost its record
-        self._seen: dict[str, float] = {}  # node -> monotonic time at which the last good look at its record began
-        self._who = secrets.token_hex(8)
-        self._place = ""  # the node that has the lock
+        self._newer: Layout | None = None  # one of other work, which a node was found with
+        self._emptied = False  # a node has lost its record
+        self._looked: dict[str, float] = {}  # name -> monotonic time of its last good look
+        self._token = secrets.token_hex(8)
+        self._node = ""  # the node that has the lock
         self._path = f"/{self.cluster.records_bucket}/{LOCK}"
-        self._etag: str | None = None
+        self._etag = ""  # of the lock while it is ours
         self._since = time.time()
         self._good_until = -math.inf  # monotonic
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Shift:
-        self.layout = self.records.change(lambda layout: layout)
-        layout, found, silent = self.records.current()
-        self.records.whole(layout, found, silent)
-        if ignorant := [name for name in layout.all_names if self.cluster.keeps_conditions(name) is False]:
-            raise Trouble(f"{ignorant[0]} {IGNORES_CONDITIONS}, so objects can't be moved while clients write")
-        self._place = layout.all_names[0]
+    def __enter__(self) -> WorkLock:
+        self.store.change(lambda layout: layout)
+        survey = self.store.survey()
+        survey.require_all()
+        names = survey.layout.all_names
+        if ignorant := [name for name in names if self.cluster.keeps_conditions(name) is False]:
+            reason = "so objects can't be moved while clients write"
+            raise Trouble(f"{ignorant[0]} {IGNORES_CONDITIONS}, {reason}")
+        self._node = names[0]
         self._take()
         try:
-            self.layout = self.records.change(lambda layout: layout)
-            self._seen = dict.fromkeys(self.layout.all_names, -math.inf)
-            self._start(self._renewing)
+            self.layout = self.store.change(lambda layout: layout)
+            self._looked = dict.fromkeys(self.layout.all_names, -math.inf)
+            self._start(self._keep_lock)
             for name in self.layout.all_names:
-                self._start(partial(self._watching, name))
+                self._start(partial(self._keep_lease, name))
         except BaseException:
             self.__exit__()
             raise
@@ -75,13 +101,15 @@ class Shift:
             thread.join(self.cluster.settings.connect_timeout)
         if self._etag:
             with contextlib.suppress(Trouble):
-                lock = json.dumps({"who": self._who, "since": self._since, "until": 0}).encode()
-                if self.records.put(self._place, self._path, lock, self._etag):  # it is still ours
-                    self.cluster.wire(self._place).ask("DELETE", self._path)
-            self._etag = None
+                if self._swap(self._etag, until=0.0):  # it is still ours
+                    self.cluster.client(self._node).ask(Request("DELETE", self._path))
+            self._etag = ""
 
     def check(self, *names: str) -> None:
-        """Raises unless these nodes may be written to now: Stopped, LayoutChanged, LockLost, NodeTrouble."""
+        """Raises unless these nodes may be written to now.
+
+        Raises Stopped, LayoutChanged, LockLost, and NodeTrouble where a node gives no record.
+        """
         patience = time.monotonic() + self.cluster.settings.node_timeout
         while True:
             if self.stop.is_set():
@@ -89,9 +117,9 @@ class Shift:
             now = time.monotonic()
             if now > self._good_until:
                 raise LockLost
-            if self._emptied or (self._news is not None and outdated(self.layout, self._news)):
+            if self._emptied or (self._newer and is_other_work(self.layout, self._newer)):
                 raise LayoutChanged
-            late = [name for name in names if now - self._seen[name] > LEASE_SECONDS]
+            late = [name for name in names if now - self._looked[name] > LEASE_SECONDS]
             if not late:
                 return
             if now > patience:
@@ -109,78 +137,87 @@ class Shift:
         """Changes the layout that the work was begun with, or raises LayoutChanged."""
 
         def guarded(layout: Layout) -> Layout:
-            if same_work(layout, self.layout):
+            if is_same_work(layout, self.layout):
                 return step(layout)
             raise LayoutChanged
 
         self.check()
-        self.layout = self.records.change(guarded)
+        self.layout = self.store.change(guarded)
         return self.layout
 
     # -- the lock
 
     def _take(self) -> None:
         """Takes the lock. One that isn't renewed is taken over when it is over. Raises Busy."""
-        renewed = ""
+        first = ""
         while True:
-            holder, etag = self._holder()
-            if holder is None or holder["until"] < time.time():
-                if self._write(etag):
+            state = self._read()
+            if state.until < time.time():
+                if self._write(state.etag):
                     return
                 continue
-            if renewed and etag != renewed and not self._waiting:
-                since = datetime.fromtimestamp(holder["since"]).astimezone().isoformat(" ", "seconds")
+            if first and state.etag != first and not self._waiting:
+                since = datetime.fromtimestamp(state.since).astimezone().isoformat(" ", "seconds")
                 raise Busy(f"another rebalance is at work (since {since})")
-            if not renewed:
-                self._say("there is a lock; waiting to see whether its holder is alive")
-            renewed = etag or ""
+            if not first:
+                say("there is a lock; waiting to see whether its holder is alive")
+            first = state.etag
             time.sleep(0.5)
 
-    def _holder(self) -> tuple[dict[str, Any] | None, str | None]:
-        reply = self.cluster.wire(self._place).ask("GET", self._path)
-        if reply.status == 404:
-            return None, None
-        if reply.status != 200:
-            raise unexpected(self._place, reply)
+    def _read(self) -> LockState:
+        with expecting(self._node):
+            reply = read_object(self.cluster.client(self._node).ask, self._path)
+        if reply is None:
+            return FREE
+        etag = reply.headers["etag"]
         try:
-            holder = json.loads(reply.body)
-            return {"until": float(holder["until"]), "since": float(holder["since"])}, reply.headers["etag"]
+            document = json.loads(reply.body)
+            return LockState(float(document["since"]), float(document["until"]), etag)
         except (ValueError, KeyError, TypeError):
-            return None, reply.headers["etag"]
+            return FREE._replace(etag=etag)
 
-    def _write(self, etag: str | None) -> bool:
-        began, now = time.monotonic(), time.time()
-        lock = {"who": self._who, "since": self._since, "until": now + LOCK_SECONDS}
-        new = self.records.put(self._place, self._path, json.dumps(lock).encode(), etag)
+    def _write(self, etag: str) -> bool:
+        """Writes the lock for another `LOCK_SECONDS` if it still has this ETag; whether it had."""
+        began = time.monotonic()
+        new = self._swap(etag, until=time.time() + LOCK_SECONDS)
         if new is None:
             return False
         self._etag, self._good_until = new, began + LOCK_SECONDS - LOCK_MARGIN
         return True
 
-    def _renewing(self) -> None:
+    def _swap(self, etag: str, until: float) -> str | None:
+        lock = {"holder": self._token, "since": self._since, "until": until}
+        body, ask = json.dumps(lock).encode(), self.cluster.client(self._node).ask
+        with expecting(self._node):
+            return compare_and_swap(ask, self._path, body, etag)
+
+    def _keep_lock(self) -> None:
+        """The thread that renews the lock."""
         pause = LOCK_RENEWED
         while not self.stop.wait(pause):
             pause = LOCK_RENEWED
             try:
                 if not self._write(self._etag):
-                    self._good_until, self._etag = -math.inf, None  # somebody else's
+                    self._good_until, self._etag = -math.inf, ""  # somebody else's
                     return
             except Trouble:
                 pause = 0.5
 
-    # -- the lease
+    # -- the leases
 
-    def _watching(self, name: str) -> None:
+    def _keep_lease(self, name: str) -> None:
+        """The thread that looks at a node's record."""
         while not self.stop.is_set():
             began = time.monotonic()
             with contextlib.suppress(Trouble):
-                layout = self.records.read_one(name).layout
-                if layout is None and name not in self.layout.fresh:
-                    self._emptied = name
-                elif layout is not None and outdated(self.layout, layout):
-                    self._news = layout
+                record = self.cluster.client(name).read_record()
+                layout = record.own(name)
+                if layout is None and (record.trouble(name) or name not in self.layout.fresh):
+                    self._emptied = True
+                elif layout is not None and is_other_work(self.layout, layout):
+                    self._newer = layout
                 else:
-                    self._seen[name] = began
+                    self._looked[name] = began
             self.stop.wait(max(0.0, began + POLL_SECONDS - time.monotonic()))
 
     def _start(self, target: Callable[[], None]) -> None:
@@ -189,13 +226,13 @@ class Shift:
         self._threads.append(thread)
 
 
-def outdated(layout: Layout, other: Layout) -> bool:
+def is_other_work(layout: Layout, other: Layout) -> bool:
     """Whether a record says that the work is another than with this layout."""
     newer = other.origin != layout.origin or other.version > layout.version
-    return newer and not same_work(layout, other)
+    return newer and not is_same_work(layout, other)
 
 
-def same_work(one: Layout, other: Layout) -> bool:
+def is_same_work(one: Layout, other: Layout) -> bool:
     """Whether two layouts say the same of where objects belong, and of how far the work is."""
     fields = ("origin", "spreads", "lost", "moved")
     return all(getattr(one, name) == getattr(other, name) for name in fields)

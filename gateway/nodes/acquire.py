@@ -1,48 +1,89 @@
-"""A connection to a node on which a request may be sent.
+"""A connection to a node on which a request may be sent: one call, `acquire`.
 
-It is good where the node's record was read a moment ago, and where the connection is proved to lead to that node.
+The problem. A source (Docker, for one) names an address. By the time a connection to it is open,
+the container behind may be another: it was made anew and its neighbour got its address, its disk
+was swapped, or the layout has changed while this gateway was held up. Whoever sends a request then
+asks the wrong node, and takes its 404 for the truth, or stores an object where nobody looks for it.
+
+The answer. Nothing that a source says proves who is at the other end. The node itself says so: its
+record of the layout names it (`gateway.nodes.layout`). So the first request on every new
+connection is a conditional GET of the record, mostly answered by 304. The same look renews the
+node's lease. An open TCP connection can't change to another peer, so that a kept connection needs
+no second look while the lease lasts; when the lease is over, the next request looks again.
+
+    kept connection, lease lasts     the connection, at once
+    kept connection, lease is over   a look over it, then the connection
+    no kept connection               connect, a look over it, then the connection
+    a kept one turns out closed      the others are as old: all are closed, and a new one is made
+    no record, or another's          no connection: `Unusable`, which says why
+
+What it costs: one small request for each new connection. In a pool that is warm and a gateway that
+isn't held up, nothing: the poller of `gateway.nodes.records` renews each lease every second.
+
+Worst case for a request: the connect time-out and the node time-out, once each.
 """
 
 from __future__ import annotations
 
-from gateway.answers import unavailable
-from gateway.nodes.discovery import Discovery
+import time
+
 from gateway.nodes.member import Member
-from gateway.nodes.records import Records
-from gateway.s3.connection import Connection
+from gateway.nodes.store import record_request
+from gateway.s3.connection import Connection, UpstreamError
 
 
-def acquire(node: Member, records: Records) -> Connection | None:
-    """A connection to the node, kept or new; None where the node has changed, so that the next look finds another.
+class Unusable(Exception):
+    """No request may be sent to the node; the text is for the client."""
 
-    Raises Refusal (503) where the node doesn't give its record, or can't be reached; its breaker knows of it.
+
+def acquire(node: Member) -> Connection:
+    """A connection over which the node's own record was read, with a lease that lasts.
+
+    Raises Unusable where the node answers and isn't who it has to be, OSError where it can't be
+    reached, and UpstreamError where it breaks off or is silent.
     """
-    node.connecting += 1
-    try:
-        if not (node.leased or records.vouch(node)):
-            if node.closed:
-                return None
-            node.broke(TimeoutError("it doesn't give its record"))
-            raise unavailable("The node of this id doesn't answer.")
-        return node.kept() or _connect(node, records.discovery)
-    finally:
-        node.connecting -= 1
+    connection = node.kept() if node.standing.leased else None
+    if connection is None:
+        node.connecting += 1
+        try:
+            connection = prove(node, node.node_timeout)
+        finally:
+            node.connecting -= 1
+        if not (node.standing.usable and connection.usable):
+            node.release(connection)
+            raise Unusable(node.standing.refusal)
+    return connection
 
 
-def _connect(node: Member, discovery: Discovery) -> Connection | None:
-    """A new connection to the node, or None where Docker, asked while it is open, says that the node has changed.
+def prove(node: Member, seconds: float) -> Connection:
+    """A connection over which the node's record was read just now; `node.standing` has what it says.
 
-    Only this order proves that it leads to the node and not to a container which got its address since. An answer
-    of the node to a request that was sent while it was open proves the same.
+    `seconds` is the longest that the node may be silent. Raises OSError and UpstreamError.
     """
-    try:
-        connection = node.connect()
-    except OSError as error:
-        if not discovery.current(node):
-            return None
-        node.broke(error)
-        raise unavailable("The node of this id can't be reached.") from None
-    if discovery.confirm(node):
+    while True:
+        try:
+            connection = node.kept() or node.connect()
+        except OSError as error:
+            node.standing.failed(error)
+            raise
+        try:
+            look(node, connection, seconds)
+        except UpstreamError as error:
+            connection.close()
+            if connection.reused and not connection.answered:
+                node.forget()
+                continue
+            node.standing.failed(error)
+            raise
+        connection.reused, connection.answered = True, False
         return connection
-    connection.close()
-    return None
+
+
+def look(node: Member, connection: Connection, seconds: float) -> None:
+    """Reads the node's record over this connection. Raises UpstreamError."""
+    connection.sock.settimeout(seconds)
+    sent = time.monotonic()
+    reply = node.ask(connection, record_request(node.records_bucket, node.standing.record))
+    connection.finish(reply)
+    connection.sock.settimeout(node.node_timeout)
+    node.standing.take(sent, reply)

@@ -1,12 +1,14 @@
-"""What Docker lists, read every few seconds, and sooner where a request has to know more.
+"""What the source lists: read every few seconds, and at once where a node isn't where it was.
 
-Is a connection still the node's? Requests that have to know wait here, any number of them for the same answer.
+A request doesn't ask the source. Only where its node can't be reached, or isn't who it has to be,
+it has the source read once more, to learn of another address or other keys.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+import threading
 import time
 
 from gateway.nodes.member import Member
@@ -15,114 +17,91 @@ from gateway.nodes.view import Directory
 
 log = logging.getLogger("objgw")
 
-RECENT_SECONDS = 0.25  # for which a node that wasn't running is taken not to be
-PROOF_SECONDS = 0.2  # that a new connection waits for an answer on another one before Docker is asked
+RECENT_SECONDS = 0.25  # for which a reading is good enough for a node that wasn't running
 
 
 class Discovery:
-    """The reading of Docker, by a thread that `Records.start` starts."""
+    """The readings of the source, one at a time; `watch` is the thread that makes most of them."""
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
         self.settings = settings = directory.settings
-        self.healthy = True  # the last reading of Docker came, and in time
-        self._reader = DockerReader(settings.node_name, settings.node_port, settings.docker_timeout)
-        self._changed = directory.changed
-        self._wanted = False
-        self._begun = self._done = 0  # readings of Docker
-        self._read = -math.inf  # monotonic time at which the last good one ended
-
-    # -- for requests
-
-    def renew(self) -> bool:
-        """Has Docker read and waits for it: True once a reading that began after this call has succeeded.
-
-        False as soon as one fails, and while Docker is known not to answer. Any number of callers share a reading.
-        """
-        ticket = self.ask()
-        with self._changed:
-            self._changed.wait_for(lambda: self._done >= ticket or not self.healthy)
-            return self.healthy
+        self.healthy = True  # the last reading came, and in time
+        self._source = DockerReader(settings.node_name, settings.node_port, settings.docker_timeout)
+        self._reading = threading.Lock()  # held while the source is read
+        self._wanted = threading.Event()  # a reading is wanted soon, and nobody waits for it
+        self._began = self._read = -math.inf  # monotonic times: the last reading's begin, a good one's end
 
     @property
     def age(self) -> float:
-        """Seconds since the last good reading of Docker ended; infinite before the first."""
+        """Seconds since the last good reading ended; infinite before the first."""
         return time.monotonic() - self._read
 
+    def renew(self) -> bool:
+        """Whether a reading that began after this call succeeded; those who wait together share one.
+
+        False at once while the source is known not to answer: the thread tries again.
+        """
+        asked = time.monotonic()
+        with self._reading:
+            if self.healthy and self._began < asked:
+                self._read_source()
+        return self.healthy
+
     def refresh(self) -> None:
-        """Has Docker read unless it just was, or can't be; at the start, waits for the first view."""
-        if time.monotonic() - self._read > RECENT_SECONDS:
+        """Has the source read unless it just was; at the start, waits for the first view."""
+        if self.age > RECENT_SECONDS:
             self.renew()
         self.wait_begun(self.settings.connect_timeout)
 
+    def moved(self, node: Member) -> bool:
+        """Whether the source, read now, has another address or other keys for this node."""
+        return self.renew() and node.closed
+
+    def hurry(self) -> None:
+        """Has the source read soon."""
+        self._wanted.set()
+
     def wait_begun(self, seconds: float) -> None:
         """Where this worker has just begun, waits until it has a view, or knows that there is none; at most so long."""
-        if not self.directory.nodes:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: (
-                        self.directory.nodes
-                        or (self._done and not any(node.host for node in self.directory.by_name.values()))
-                    ),
+        directory = self.directory
+        if not directory.nodes:
+            with directory.changed:
+                directory.changed.wait_for(
+                    lambda: directory.nodes or (self._answered and not any(n.host for n in directory.by_name.values())),
                     seconds,
                 )
 
-    def current(self, node: Member) -> bool:
-        """Whether Docker, read now, still has this node at its address with its keys (or can't be read)."""
-        return not self.renew() or not node.closed
-
-    def confirm(self, node: Member) -> bool:
-        """Whether a connection to the node that is open already leads to it, and not to another with its old address.
-
-        Docker, read from now on, says so. An answer to a request that another connection sends from now on says the
-        same; under load it comes sooner.
-        """
-        opened = time.monotonic()
-        if node.busy and node.wait_for(lambda: node.proved > opened or node.closed, PROOF_SECONDS):
-            return not node.closed
-        ticket = self.ask()
-        node.wait_for(lambda: node.proved > opened or node.closed or self._done >= ticket or not self.healthy)
-        return not node.closed
-
-    # -- Docker
-
-    def ask(self) -> int:
-        """Wakes the thread, and gives the number of the first reading that begins from now on."""
-        with self._changed:
-            self._wanted = self._wanted or self.healthy
-            self._changed.notify_all()
-            return self._begun + 1
+    @property
+    def _answered(self) -> bool:
+        """Whether a reading has ended, well or not."""
+        return self._read > -math.inf or not self.healthy
 
     def watch(self) -> None:
-        """The thread that reads Docker."""
+        """The thread that reads the source again and again, more often while a node isn't ready."""
         while True:
-            with self._changed:
-                self._begun += 1
-                self._wanted = False
-            failure = None
-            try:
-                records = self._reader.read()
-            except Exception as error:  # whatever Docker does, the last good list stays
-                failure = error
-            with self._changed:
-                if failure is None:
-                    self.directory.find(records)
-                    self._read = time.monotonic()
-                if failure and self.healthy:
-                    log.warning("Docker can't be read, the last list stays: %s", failure)
-                elif not failure and not self.healthy:
-                    log.info("Docker answers again")
-                self.healthy = failure is None
-                self._done = self._begun
-                self._changed.notify_all()
-            for node in list(self.directory.by_name.values()):
-                node.wake()
-            time.sleep(0.02)  # callers that come in a burst share the next reading
-            with self._changed:
-                calm = (
-                    self.healthy
-                    and self.directory.by_name
-                    and all(node.ready for node in self.directory.by_name.values())
-                )
-                pause = self.settings.discovery_seconds
-                self._changed.wait_for(lambda: self._wanted, pause if calm else min(pause, 1.0))
+            with self._reading:
+                self._read_source()
+            calm = self.healthy and self.directory.by_name and all(n.ready for n in self.directory.by_name.values())
+            pause = self.settings.discovery_seconds
+            self._wanted.wait(pause if calm else min(pause, 1.0))
+            self._wanted.clear()
+
+    def _read_source(self) -> None:
+        """Reads the source. Whatever it does, the last good list stays."""
+        self._began = time.monotonic()
+        failure = None
+        try:
+            found = self._source.read()
+        except Exception as error:
+            failure = error
+        with self.directory.changed:
+            if failure is None:
+                self.directory.find(found)
+                self._read = time.monotonic()
+            if failure and self.healthy:
+                log.warning("Docker can't be read, the last list stays: %s", failure)
+            elif not failure and not self.healthy:
+                log.info("Docker answers again")
+            self.healthy = failure is None
+            self.directory.changed.notify_all()

@@ -13,6 +13,7 @@ import re
 import threading
 import time
 
+from gateway.nodes.acquire import prove
 from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.layout import (
@@ -20,7 +21,6 @@ from gateway.nodes.layout import (
     LEASE_SECONDS,
     MARKER_ETAG,
     POLL_SECONDS,
-    RECORD,
     SWEPT_ETAG,
     WRITE_SECONDS,
     Layout,
@@ -28,29 +28,30 @@ from gateway.nodes.layout import (
 )
 from gateway.nodes.member import Member
 from gateway.nodes.placement import owner_name
+from gateway.nodes.store import UnexpectedAnswer, may_take, write_record, writing_order
 from gateway.nodes.view import Directory
 from gateway.s3.body import Upload
 from gateway.s3.connection import Reply, Request, UpstreamError
 
 log = logging.getLogger("objgw")
 
-VISIT_SECONDS = 5.0  # that a node may take to give its record
+LOOK_SECONDS = 5.0  # that a node may take to give its record
 QUIET_SECONDS = 10.0  # from the last change of the layout to looking whether it is settled
 LISTED = 1000  # keys in one listing, as many as S3 gives at once
 
 
 class Records:
-    """The layout, kept current by threads: for visits to the nodes, and for what follows from their records."""
+    """The layout, kept current by threads: one looks at the nodes' records, one does what follows from them."""
 
     def __init__(self, directory: Directory, discovery: Discovery) -> None:
         self.directory, self.discovery = directory, discovery
         self.settings = directory.settings
         self._changed = directory.changed
         self._bucket = f"/{self.settings.records_bucket}"
-        self._visited = threading.Event()  # there may be something to do for the record
+        self._looked = threading.Event()  # there may be something to do for the record
         self._absorbed: set[Layout] = set()  # records that were merged already
-        self._adopted = -math.inf  # monotonic time of the last change of the layout
-        self._quiet_since = -math.inf  # the same, or of the last attempt to settle it
+        self._troubles: dict[str, str] = {}  # what was logged of a node, by its name
+        self._quiet_since = -math.inf  # monotonic time of the last change of the layout, or attempt to settle it
         self._started = False
 
     def start(self) -> None:
@@ -58,25 +59,26 @@ class Records:
         with self._changed:
             if not self._started:
                 self._started = True
-                for target in (self.discovery.watch, self._tend, self._keep_records):
+                for target in (self.discovery.watch, self._poll, self._keep_records):
                     threading.Thread(target=target, name=f"objgw-{target.__name__}", daemon=True).start()
 
-    def vouch(self, node: Member) -> bool:
-        """Whether the node's record was read within the last `LEASE_SECONDS`; where not, it may be within a moment."""
-        node.visit_due = 0.0
-        self.directory.due.set()
-        if not node.wait_for(lambda: node.leased or node.closed, POLL_SECONDS) and self.discovery.current(node):
-            node.wait_for(lambda: node.leased or node.closed, self.settings.node_timeout)
-        return node.leased and not node.closed
+    def decides(self, node: Member) -> bool | None:
+        """Whether the node's server decides the conditions of a PUT; None where that can't be found out now."""
+        if node.standing.keeps_conditions is None:
+            node.look_due = 0.0
+            self.directory.due.set()
+            with self._changed:
+                self._changed.wait_for(lambda: node.standing.keeps_conditions is not None or node.closed, LOOK_SECONDS)
+        return node.standing.keeps_conditions
 
-    def _tend(self) -> None:
-        """The thread that has each node visited, and spreads taken into use. It never waits for a node."""
+    def _poll(self) -> None:
+        """The thread that has each node's record looked at, and spreads taken into use. It never waits for a node."""
         while True:
             self.directory.due.clear()
             for node in list(self.directory.by_name.values()):
-                if node.host and not node.visiting and time.monotonic() >= node.visit_due:
-                    node.visiting, node.visit_due = True, time.monotonic() + POLL_SECONDS
-                    threading.Thread(target=self._visit, args=(node,), name="objgw-visit", daemon=True).start()
+                if node.host and not node.being_looked_at and time.monotonic() >= node.look_due:
+                    node.being_looked_at, node.look_due = True, time.monotonic() + POLL_SECONDS
+                    threading.Thread(target=self._look_at, args=(node,), name="objgw-look", daemon=True).start()
             with self._changed:
                 self.directory.arrange()
                 switch = self.directory.view.until + 2 * HOLD_SECONDS
@@ -85,8 +87,8 @@ class Records:
     def _keep_records(self) -> None:
         """The thread that keeps the layout, and the nodes' records of it."""
         while True:
-            self._visited.wait(POLL_SECONDS)
-            self._visited.clear()
+            self._looked.wait(POLL_SECONDS)
+            self._looked.clear()
             try:
                 self._keep()
             except (OSError, UpstreamError) as error:  # a node went away, or is busy: the next round knows
@@ -94,68 +96,61 @@ class Records:
             except Exception:  # requests go by the view that there is
                 log.exception("the layout's record can't be kept")
 
-    def _visit(self, node: Member) -> None:
-        """Reads a node's record, and makes the buckets of one that was just found, before they are needed."""
+    def _look_at(self, node: Member) -> None:
+        """Looks at a node's record. What is needed of one that was just found is made and found out, before it is."""
+        was_leased = node.standing.leased
         try:
-            sent, reply = self._ask_node(node, Request("GET", f"{self._bucket}/{RECORD}", node.if_changed))
-            if reply.code == "NoSuchBucket":
+            node.release(prove(node, LOOK_SECONDS))
+            if node.standing.serves and not node.ready:
                 self._ask_node(node, Request("PUT", self._bucket, upload=Upload(io.BytesIO(), 0)))
-            if node.keeps_conditions is None and reply.status in (200, 304, 404):
                 self._try_conditions(node)
-            node.take_record(sent, reply)
-            if not node.ready:
                 self._ask_node(node)
-        except (OSError, UpstreamError) as error:  # it is starting, or down; the next visit tries again
+        except (OSError, UpstreamError) as error:  # it is starting, or down; the next look tells
             log.debug("node %s gives no record: %s", node.name, error)
-            if node.leased:
-                self.discovery.ask()  # it may have another address
+            if was_leased:
+                self.discovery.hurry()  # it may have another address
+        except Exception:  # the next look may be luckier
+            log.exception("node %s: its record can't be looked at", node.name)
         finally:
-            node.tried, node.visiting = True, False
-            self._visited.set()
+            node.being_looked_at = False
+            self._looked.set()
+            with self._changed:
+                self._changed.notify_all()
 
     def _try_conditions(self, node: Member) -> None:
         """Finds out whether the node's server decides conditions. Raises OSError or UpstreamError."""
-        kept = keeps_conditions(lambda request: self._ask_node(node, request)[1], self.settings.records_bucket)
+        kept = keeps_conditions(lambda request: self._ask_node(node, request), self.settings.records_bucket)
         if kept is False:
             log.warning(
                 "node %s: its server ignores conditions on PUT; such uploads are 501, and no node joins", node.name
             )
-        node.keeps_conditions = kept
+        node.standing.keeps_conditions = kept
 
-    def _ask_node(
-        self, node: Member, request: Request | None = None, seconds: float = VISIT_SECONDS
-    ) -> tuple[float, Reply]:
-        """One request for the layout's sake, with its whole answer and when it was sent; without one, for the bucket.
+    def _ask_node(self, node: Member, request: Request | None = None, seconds: float = LOOK_SECONDS) -> Reply:
+        """One request for the layout's sake, and its whole answer; without a request, one that makes the bucket.
 
         Raises OSError or UpstreamError.
         """
-        while True:
-            connection = node.kept() or node.connect()
-            connection.sock.settimeout(seconds)
-            try:
-                if not connection.reused and not self.discovery.confirm(node):
-                    raise UpstreamError("it has changed")
-                sent = time.monotonic()
-                reply = node.ask(connection, request) if request else node.make_bucket(connection)
-                connection.finish(reply)
-            except UpstreamError:
-                connection.close()
-                if connection.reused and not connection.answered:
-                    node.forget()
-                    continue
-                raise
-            connection.sock.settimeout(self.settings.node_timeout)
-            node.release(connection)
-            return sent, reply
+        connection = prove(node, seconds)
+        connection.sock.settimeout(seconds)
+        try:
+            reply = node.ask(connection, request) if request else node.make_bucket(connection)
+            connection.finish(reply)
+        except UpstreamError:
+            connection.close()
+            raise
+        connection.sock.settimeout(self.settings.node_timeout)
+        node.release(connection)
+        return reply
 
     def _keep(self) -> None:
         """Adopts the newest record, and writes one where there is none, an older one, or something to change."""
         running = [node for node in self.directory.by_name.values() if node.host]
-        serving = [node for node in running if node.serves and node.leased]
-        records = [node.layout for node in running if node.layout and node.serves]
+        serving = [node for node in running if node.standing.serves and node.standing.recent]
+        records = [node.standing.layout for node in running if node.standing.layout and node.standing.serves]
         if not (self.directory.layout or records):
-            asked = all(node.tried for node in running) and any(node.leased for node in running)
-            if asked and (serving or not any(node.serves for node in running)):  # else one is slow, and will say
+            asked = all(node.standing.tried for node in running) and any(node.standing.recent for node in running)
+            if asked and (serving or not any(node.standing.serves for node in running)):  # else one is slow
                 self._begin(serving)
             return
         for record in records:
@@ -166,34 +161,36 @@ class Records:
         layout = self.directory.layout
         assert layout
         for node in serving:
-            if node.layout:
-                node.blank = node.holder != node.name
-            elif node.checked > self._adopted:  # what was seen before may be older than this layout
-                node.blank = node.name in layout.all_names and node.name not in layout.fresh
-            if node.blank != node.was_blank:
-                node.was_blank = node.blank
-                log.warning("node %s: %s", node.name, node.trouble or "it has its record again")
-            if self._may_have(node, layout):
+            self._tell_trouble(node)
+            if not node.standing.trouble and may_take(node.name, node.standing.record, layout):
                 self._write(node, layout)
         change = self._change(layout, serving)
         if change:
             self._record(change, serving)
 
+    def _tell_trouble(self, node: Member) -> None:
+        """Logs what is wrong with a node, once."""
+        trouble, told = node.standing.trouble, self._troubles.get(node.name, "")
+        if trouble != told:
+            self._troubles[node.name] = trouble
+            log.warning("node %s: %s", node.name, trouble or "it has its record again")
+
     def _change(self, layout: Layout, serving: list[Member]) -> Layout | None:
         """What the layout has to become, if anything."""
         now = time.time()
-        for record in (node.layout for node in serving if node.layout and node.layout not in self._absorbed):
+        records = [node.standing.layout for node in serving]
+        for record in (each for each in records if each and each not in self._absorbed):
             merged = merge(layout, record, now)
             if merged.version > max(layout.version, record.version):
                 self._absorbed |= {layout, record}
                 return merged
         # A node that was in the layout once, so that it has a record, may hold what was deleted or replaced since.
-        new = {node.name for node in serving if not node.layout or node.name in layout.fresh}
+        new = {node.name for node in serving if not node.standing.layout or node.name in layout.fresh}
         new -= {*layout.names, *layout.removed}
         known_nodes = self.directory.by_name
-        if new and not any(known_nodes[name].keeps_conditions is False for name in {*new, *layout.mentioned}):
+        if new and not any(known_nodes[name].standing.keeps_conditions is False for name in {*new, *layout.mentioned}):
             return layout.joined(new, now)
-        known = layout.known(node.name for node in serving if node.layout)
+        known = layout.known(node.name for node in serving if node.standing.layout)
         if known is not layout:
             return known
         in_use = now > layout.spreads[0].since + HOLD_SECONDS + LEASE_SECONDS
@@ -201,7 +198,7 @@ class Records:
             return None
         self._quiet_since = time.monotonic()
         holders = [self.directory.by_name[name] for name in layout.all_names]
-        if not all(node.serves and not node.blank and self._in_place(node, layout) for node in holders):
+        if not all(node.standing.usable and self._in_place(node, layout) for node in holders):
             return None
         return layout.settle() if layout.moved else layout.all_moved()
 
@@ -218,7 +215,7 @@ class Records:
 
     def _in_place(self, node: Member, layout: Layout) -> bool:
         """Whether a node has only a few objects, all of them its own. Raises OSError or UpstreamError."""
-        _, reply = self._ask_node(node, Request("GET", f"/{self.settings.bucket}"))  # lists the first 1,000
+        reply = self._ask_node(node, Request("GET", f"/{self.settings.bucket}"))  # lists the first 1,000
         if reply.status == 404:
             return True
         ids = re.findall(rb"<Key>([^<]*)</Key>", reply.body)
@@ -230,46 +227,40 @@ class Records:
             and all(owner_name(layout.names, each.decode()) == node.name for each in ids if each.isalnum())
         )
 
-    @staticmethod
-    def _may_have(node: Member, layout: Layout) -> bool:
-        """Whether a node may be given the record: it has an older one, or never had any."""
-        return not node.blank and node.name in (layout.all_names if node.layout else layout.fresh)
-
     def _record(self, layout: Layout, serving: list[Member]) -> None:
         """Writes a new layout: to the first of its nodes, which decides between gateways, then to the others."""
-        nodes = [node for node in serving if self._may_have(node, layout)]
-        nodes.sort(
-            key=lambda node: (self.directory.layout is None or node.name not in self.directory.layout.names, node.name)
-        )
-        if nodes and self._write(nodes[0], layout):
+        nodes = {node.name: node for node in serving if not node.standing.trouble}
+        records = {name: node.standing.record for name, node in nodes.items()}
+        first, *others = writing_order(records, self.directory.layout, layout) or [""]
+        if first and self._write(nodes[first], layout):
             self._adopt(layout)
-            for node in nodes[1:]:
-                self._write(node, layout)
+            for name in others:
+                self._write(nodes[name], layout)
 
     def _write(self, node: Member, layout: Layout) -> bool:
         """Writes the record to a node, unless another was written there since it was last read."""
-        if node.layout == layout:
+        known = node.standing.record
+        if known.layout == layout:
             return True
-        if node.layout and node.layout.origin == layout.origin and node.layout.version >= layout.version:
+        if known.layout and known.layout.origin == layout.origin and known.layout.version >= layout.version:
             return False
-        body = layout.dump(node.name)
-        condition = {"if-match": node.etag} if node.etag else {"if-none-match": "*"}
-        request = Request("PUT", f"{self._bucket}/{RECORD}", condition, Upload(io.BytesIO(body), len(body)))
         try:
-            _, reply = self._ask_node(node, request, WRITE_SECONDS)
-        except (OSError, UpstreamError) as error:
+            etag = write_record(
+                lambda request: self._ask_node(node, request, WRITE_SECONDS),
+                self.settings.records_bucket, node.name, layout, known.etag,
+            )  # fmt: skip
+        except (OSError, UpstreamError, UnexpectedAnswer) as error:
             log.debug("node %s doesn't take the record: %s", node.name, error)
             return False
-        if reply.status != 200:
-            log.debug("node %s doesn't take the record: %d %s", node.name, reply.status, reply.code)
+        if etag is None:
             return False
-        node.layout, node.etag, node.holder = layout, reply.headers.get("etag", ""), node.name
+        node.standing.wrote(layout, etag)
         return True
 
     def _adopt(self, layout: Layout) -> None:
         with self._changed:
             log.info("layout %d: %s, %s", layout.version, ", ".join(layout.names), layout.state)
             self.directory.layout = layout
-            self._adopted = self._quiet_since = time.monotonic()
+            self._quiet_since = time.monotonic()
             self.directory.arrange()
-        self._visited.set()  # there may be more to do
+        self._looked.set()  # there may be more to do

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gateway.nodes.layout import HOLD_SECONDS, Layout
 from gateway.nodes.member import Member
-from gateway.nodes.placement import owner
+from gateway.nodes.placement import position
 from gateway.s3.endpoint import NodeRecord
 from gateway.settings import Settings
 
@@ -31,32 +31,30 @@ class View(NamedTuple):
     moved: bool = False  # every object is with its owner, so that a miss there is a miss
     until: float = math.inf  # Unix time from which on requests wait for the next view
 
-    def moving(self, object_id: str) -> Homes | None:
-        """The nodes that may have an object; None where only its owner may."""
-        homes = self.homes(object_id) if self.older or self.anywhere else None
-        return homes if homes and homes.others else None
-
-    def homes(self, object_id: str) -> Homes:
-        """The nodes that may have an object."""
-        first = owner(self.nodes, object_id)
+    def candidates(self, object_id: str) -> Candidates:
+        """The nodes that may have an object; while the layout is settled, its owner alone."""
+        place = position(object_id)
+        owner = self.nodes[place % len(self.nodes)]
+        if not (self.older or self.anywhere):
+            return Candidates(owner)
         others: list[Member] = []
-        sure = True
+        newest = True
         for nodes in self.older:
-            node = owner(nodes, object_id)
-            if node is first:
-                sure = sure and not others  # it had the object before others had, so its copy may be an old one
+            node = nodes[place % len(nodes)]
+            if node is owner:
+                newest = newest and not others  # it had the object before others had, so its copy may be an old one
             elif node and node not in others:
                 others.append(node)
-        others += [node for node in self.anywhere if node is not first and node not in others]
-        return Homes(first, others, sure)
+        others += [node for node in self.anywhere if node is not owner and node not in others]
+        return Candidates(owner, tuple(others), newest)
 
 
-class Homes(NamedTuple):
+class Candidates(NamedTuple):
     """The nodes that may have an object: its owner, and the others, where it may still be."""
 
     owner: Member
-    others: list[Member]
-    sure: bool  # what the owner has is the newest
+    others: tuple[Member, ...] = ()
+    owner_has_newest: bool = True  # where the owner has a copy, no other is newer
 
 
 class Directory:
@@ -75,7 +73,7 @@ class Directory:
         self.layout: Layout | None = None
         self.by_name: dict[str, Member] = {}  # those that Docker lists and those of the layout, sorted by name
         self.changed = threading.Condition()
-        self.due = threading.Event()  # a node may have to be visited
+        self.due = threading.Event()  # a node's record may have to be looked at
 
     @property
     def nodes(self) -> tuple[Member, ...]:
@@ -125,7 +123,7 @@ class Directory:
         for name in layout.mentioned:
             self.by_name.setdefault(name, Member(NodeRecord(name), self.settings))
         for node in self.by_name.values():
-            node.fresh = node.name in layout.fresh
+            node.standing.expect(record=node.name in layout.all_names and node.name not in layout.fresh)
         newest, *older = layout.in_force(now - HOLD_SECONDS)
         switches = [spread.since for spread in layout.spreads if spread.since > now - HOLD_SECONDS]
         view = View(

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from gateway.answers import Answer, Environ, Refusal, unavailable
 from gateway.nodes.layout import DELETED, ERA, MARKER, POLL_SECONDS, SWEPT_ETAG
 from gateway.nodes.member import Member
-from gateway.nodes.view import Homes, View
+from gateway.nodes.view import Candidates, View
 from gateway.objects.dates import http_time
 from gateway.objects.semantics import CONDITIONS, permits
 from gateway.objects.settled import CONDITION_FAILED, NO_OBJECT, Gone, Settled, refusal
@@ -45,23 +45,24 @@ class Moving:
         self.settled, self.upstream = settled, settled.upstream
         self.directory = settled.upstream.directory
 
-    def read(self, method: str, object_id: str, environ: Environ, homes: Homes) -> Answer:
+    def read(self, method: str, object_id: str, environ: Environ, candidates: Candidates) -> Answer:
         """The newest copy, wherever it is. Raises Refusal where a node that may have it can't be asked."""
         plain = not any(name in environ for name in CONDITIONAL)  # a condition or range could be met by a marker
-        if plain and (homes.sure or self.directory.view.moved):
+        if plain and (candidates.owner_has_newest or self.directory.view.moved):
             try:
-                return self.settled.read(method, object_id, environ, homes.owner.name)
+                return self.settled.read(method, object_id, environ, candidates.owner)
             except Gone:
                 raise
             except Refusal as refusal:
                 if refusal.status is not HTTPStatus.NOT_FOUND:
                     raise
         for _ in range(TRIES):
-            newest, _mine = self._newest(object_id)
+            view = self.upstream.view()
+            newest, _mine = self._newest(object_id, view, view.candidates(object_id))
             if newest is None or newest.deleted:
                 raise Refusal(HTTPStatus.NOT_FOUND, NO_OBJECT)
             try:
-                return self.settled.read(method, object_id, environ, newest.node.name)
+                return self.settled.read(method, object_id, environ, newest.node)
             except Refusal as refusal:  # moved, or deleted
                 if refusal.status is not HTTPStatus.NOT_FOUND:
                     raise
@@ -75,20 +76,24 @@ class Moving:
         """
         conditions = {name: headers.pop(name) for name in IF_MATCH if name in headers}
         for _ in range(TRIES):
-            view = self.directory.current_view()
-            newest, mine = self._newest(object_id) if conditions else (None, self._copy(object_id, ""))
+            view = self.upstream.view()
+            candidates = view.candidates(object_id)
+            if conditions:
+                newest, mine = self._newest(object_id, view, candidates)
+            else:
+                newest, mine = None, self._copy(object_id, candidates.owner)
             if mine and mine.etag == SWEPT_ETAG and mine.deleted:
                 time.sleep(POLL_SECONDS / 10)
                 continue
             if not permits(conditions, newest.etag if newest and not newest.deleted else None):
                 raise Refusal(HTTPStatus.PRECONDITION_FAILED, CONDITION_FAILED)
             sent = {**headers, ERA: str(view.era)}
-            if mine and (conditions or (mine.deleted and mine.node.keeps_conditions)):
+            if mine and (conditions or (mine.deleted and mine.node.standing.keeps_conditions)):
                 sent["if-match"] = mine.etag
             elif conditions:
                 sent["if-none-match"] = "*"
             try:
-                return self.settled.put(object_id, sent, upload, view)
+                return self.settled.put(object_id, sent, upload, candidates.owner, view)
             except Refusal as refusal:
                 if refusal.status is not HTTPStatus.PRECONDITION_FAILED:
                     raise
@@ -96,38 +101,36 @@ class Moving:
                 break
         raise unavailable("The object changed meanwhile; try again.")
 
-    def delete(self, object_id: str, view: View, homes: Homes) -> Answer:
+    def delete(self, object_id: str, view: View, candidates: Candidates) -> Answer:
         """Leaves a marker with the owner, which hides all other copies, then deletes those that can be reached.
 
         Not where one of the others is about to become the owner: it might have a newer object by the time it is asked.
         """
         headers = {"content-type": "text/plain", ERA: str(view.era), DELETED: "1"}
-        self.settled.put(object_id, headers, Upload(io.BytesIO(MARKER), len(MARKER)), view)
-        for node in homes.others if view.until == math.inf and self.directory.view is view else ():
+        self.settled.put(object_id, headers, Upload(io.BytesIO(MARKER), len(MARKER)), candidates.owner, view)
+        for node in candidates.others if view.until == math.inf and self.directory.view is view else ():
             try:
-                self.settled.delete(object_id, node.name)
+                self.settled.delete(object_id, node)
             except Refusal as refusal:
                 log.info("DELETE %s leaves a copy for rebalance on node %s: %s", object_id, node.name, refusal)
         return Answer("204 No Content", [])
 
-    def _newest(self, object_id: str) -> tuple[Copy | None, Copy | None]:
+    def _newest(self, object_id: str, view: View, candidates: Candidates) -> tuple[Copy | None, Copy | None]:
         """The newest copy of an object, and the owner's. Raises Refusal where a node that has to be asked can't be."""
-        view = self.directory.current_view()
-        homes = view.homes(object_id)
-        mine = self._copy(object_id, homes.owner.name)
-        if view.moved or (mine and (homes.sure or mine.era == view.era)):
+        mine = self._copy(object_id, candidates.owner)
+        if view.moved or (mine and (candidates.owner_has_newest or mine.era == view.era)):
             return mine, mine
-        copies = [copy for copy in (mine, *(self._copy(object_id, node.name) for node in homes.others)) if copy]
+        copies = [copy for copy in (mine, *(self._copy(object_id, node) for node in candidates.others)) if copy]
         if not copies:  # it may have been moved while they were asked
-            mine = self._copy(object_id, homes.owner.name)
+            mine = self._copy(object_id, candidates.owner)
             return mine, mine
         return max(copies, key=lambda copy: (copy.era, copy.modified)), mine
 
-    def _copy(self, object_id: str, home: str) -> Copy | None:
-        """What a node has of an object; `home` is its name, empty for the owner."""
-        node, connection, reply = self.upstream.exchange(object_id, "HEAD", {}, home=home)
+    def _copy(self, object_id: str, node: Member) -> Copy | None:
+        """What a node has of an object."""
+        node, connection, reply = self.upstream.exchange(node, "HEAD", object_id)
         node.release(connection)
-        if reply.status == 404 and node.whole:
+        if reply.status == 404:
             return None
         if reply.status != 200:
             raise refusal(node, reply)

@@ -10,14 +10,12 @@ from http import HTTPStatus
 from gateway.answers import Answer, Environ, Refusal, unavailable
 from gateway.nodes.layout import DELETED
 from gateway.nodes.member import Member
-from gateway.nodes.placement import owner
 from gateway.nodes.view import View
 from gateway.objects.download import download
 from gateway.objects.semantics import NOT_MODIFIED, S3_MAXIMUM, answered, precondition, reading, unchanged
-from gateway.objects.upstream import Moved, Upstream, refuse_undecided
+from gateway.objects.upstream import Upstream
 from gateway.s3.body import Upload, spool
 from gateway.s3.connection import Reply
-from gateway.s3.headers import IF_MATCH
 
 log = logging.getLogger("objgw")
 
@@ -38,18 +36,18 @@ class Settled:
     def __init__(self, upstream: Upstream) -> None:
         self.upstream = upstream
 
-    def read(self, method: str, object_id: str, environ: Environ, home: str = "") -> Answer:
-        """GET and HEAD of the owner, or of the node that is named. Raises Refusal."""
+    def read(self, method: str, object_id: str, environ: Environ, node: Member) -> Answer:
+        """GET and HEAD of one node. Raises Refusal."""
         headers, conditions = reading(method, environ)
-        node, connection, reply = self.upstream.exchange(object_id, method, headers, home=home)
+        node, connection, reply = self.upstream.exchange(node, method, object_id, headers)
         if "range" in headers and not unchanged(environ.get("HTTP_IF_RANGE"), reply.status, reply.headers):
             node.leave(connection, reply)
             del headers["range"]
-            node, connection, reply = self.upstream.exchange(object_id, method, headers, home=home)
+            node, connection, reply = self.upstream.exchange(node, method, object_id, headers)
         beyond = reply if reply.status == 416 and conditions else None
         if beyond:  # the conditions come first (RFC 9110, 13.2.2), and what they are about isn't in this answer
             node.release(connection)
-            node, connection, reply = self.upstream.exchange(object_id, "HEAD", {}, home=home)
+            node, connection, reply = self.upstream.exchange(node, "HEAD", object_id)
         if reply.status not in (200, 206):
             node.release(connection)
             if reply.status == 304:
@@ -79,11 +77,9 @@ class Settled:
             body = [reply.body]
         return Answer(f"{status.value} {status.phrase}", answered(reply.headers), body)
 
-    def upload(self, object_id: str, environ: Environ, headers: Mapping[str, str]) -> Upload:
+    def upload(self, node: Member, environ: Environ, headers: Mapping[str, str]) -> Upload:
         """The request's body, of which a first piece is read. Raises Refusal where it needn't be sent."""
-        node = self.upstream.node(object_id)  # refuses before the body is read
-        if any(name in headers for name in IF_MATCH) and (node.leased or self.upstream.records.vouch(node)):
-            refuse_undecided(node, headers)
+        self.upstream.refuse_undecided(self.upstream.running(node), headers)  # before the body is asked for
         maximum = self.upstream.settings.max_object_bytes or S3_MAXIMUM
         if "HTTP_TRANSFER_ENCODING" in environ:
             if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":  # RFC 9112, 6.1
@@ -98,35 +94,24 @@ class Settled:
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"An object may have at most {maximum} bytes.")
         return Upload(stream, length)
 
-    def put(self, object_id: str, headers: Mapping[str, str], upload: Upload, view: View) -> Answer:
-        """Stores it with the owner by this view. Raises Moved where that isn't the owner any more."""
-        if not view.nodes:
-            raise unavailable("No node has answered yet.")
-        expected = owner(view.nodes, object_id).name
-        node, connection, reply = self.upstream.exchange(object_id, "PUT", headers, upload, expected=expected)
+    def put(self, object_id: str, headers: Mapping[str, str], upload: Upload, node: Member, view: View) -> Answer:
+        """Stores it with the node, the owner by this view. Raises Moved where that isn't the owner any more."""
+        node, connection, reply = self.upstream.exchange(node, "PUT", object_id, headers, upload)
         node.release(connection)
         if reply.status != 200 or "etag" not in reply.headers:
             raise refusal(node, reply, writing=True)
-        self._acknowledge(object_id, node)
+        self.upstream.acknowledge(object_id, node, view)
         return Answer("200 OK", [("ETag", reply.headers["etag"]), ("Content-Length", "0")])
 
-    def delete(self, object_id: str, home: str = "", expected: str = "") -> Answer:
-        """DELETE of the owner's copy, or of that of the node that is named. Raises Refusal."""
-        node, connection, reply = self.upstream.exchange(object_id, "DELETE", {}, home=home, expected=expected)
+    def delete(self, object_id: str, node: Member, view: View | None = None) -> Answer:
+        """DELETE of a node's copy, which is the owner's where a view is given. Raises Refusal, Moved."""
+        node, connection, reply = self.upstream.exchange(node, "DELETE", object_id)
         node.release(connection)
         if reply.status != 204 and reply.status != 404:
             raise refusal(node, reply)
-        if not home:
-            self._acknowledge(object_id, node)
+        if view:
+            self.upstream.acknowledge(object_id, node, view)
         return Answer("204 No Content", [])
-
-    def _acknowledge(self, object_id: str, node: Member) -> None:
-        """Raises Moved for a write that went to a node which may not be the owner any more."""
-        if (
-            not (node.leased or self.upstream.records.vouch(node))
-            or owner(self.upstream.directory.current_view().nodes, object_id).name != node.name
-        ):
-            raise Moved
 
 
 def not_modified(reply: Reply) -> Answer:
@@ -142,10 +127,6 @@ def refusal(node: Member, reply: Reply, *, writing: bool = False) -> Refusal:
             return Refusal(HTTPStatus.PRECONDITION_FAILED, NO_OBJECT)
         if writing:
             return unavailable("The node of this id lost its bucket, which is made again; try again.")
-        if node.blank:
-            return unavailable("The node of this id lost what it held; an operator has to bring it back or give it up.")
-        if not node.whole:
-            return unavailable("The node of this id has only just come; try again.")
         return Refusal(HTTPStatus.NOT_FOUND, NO_OBJECT)
     if status == 412:
         return Refusal(HTTPStatus.PRECONDITION_FAILED, CONDITION_FAILED)

@@ -1,7 +1,11 @@
-"""The way to the node: one request to the owner of an id, sent again only where that can't do harm.
+"""The way to the node: one request, sent again only where that can't do harm.
 
-Worst case for a request: as many attempts as `ATTEMPTS`, each bounded by the connect and node time-outs; only what can
-be sent again, whole and without another effect, is.
+An attempt has four steps, in this order: the breaker admits it, `acquire` gives a connection that
+is proved, the exchange, and its end, which the breaker and the observation are told of in one
+place. It is made again with the same node, under whatever address and keys it has by then, where
+none of the request was answered, its effect is the same twice, and its body is still at hand.
+
+Worst case for a request: `ATTEMPTS`, each bounded by the connect and node time-outs.
 """
 
 from __future__ import annotations
@@ -12,11 +16,12 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from gateway.answers import Refusal, unavailable
-from gateway.nodes.acquire import acquire
+from gateway.nodes.acquire import Unusable, acquire
 from gateway.nodes.member import Member
 from gateway.nodes.placement import owner
 from gateway.nodes.records import Records
-from gateway.nodes.view import Directory
+from gateway.nodes.standing import reason
+from gateway.nodes.view import Directory, View
 from gateway.s3.body import Upload
 from gateway.s3.connection import Connection, Reply, Request, UpstreamError
 from gateway.s3.headers import IF_MATCH
@@ -26,6 +31,7 @@ log = logging.getLogger("objgw")
 
 ATTEMPTS = 3  # a kept connection that was closed, then an address or a key that changed, then the truth
 TRIES = 8  # of a request for an object that moves, or that others write meanwhile
+NONE: Mapping[str, str] = {}
 
 # S3's error codes for a key that the node doesn't know (any more).
 KEY_REFUSED = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"})
@@ -39,15 +45,6 @@ class Moved(Refusal):
         super().__init__(again.status, again.detail, *again.headers)
 
 
-def refuse_undecided(node: Member, headers: Mapping[str, str]) -> None:
-    """Raises Refusal for an upload with a condition, where the node's server takes no notice of conditions."""
-    if not node.keeps_conditions and any(name in headers for name in IF_MATCH):
-        if node.keeps_conditions is None:
-            raise unavailable("Whether the node of this id decides conditions isn't known yet; try again.")
-        detail = "The server of this id's node ignores conditions on PUT, so this one can't be decided without a race."
-        raise Refusal(HTTPStatus.NOT_IMPLEMENTED, f"{detail} Nothing was stored.")
-
-
 class Upstream:
     """Requests for objects, each to one node."""
 
@@ -55,96 +52,105 @@ class Upstream:
         self.directory, self.discovery, self.records = directory, records.discovery, records
         self.settings = directory.settings
 
-    def node(self, object_id: str, home: str = "") -> Member:
-        """The owner of an id, or the node that is named. Raises Refusal where there is none, or it can't be used."""
-        for attempt in (1, 2):
-            nodes = self.directory.current_view().nodes
-            if not nodes:
-                node, why = None, "No node has answered yet."
-            elif home:
-                node, why = self.directory.named(home), "A node that may have this object is not running."
-            else:
-                node, why = owner(nodes, object_id), "The node of this id is not running."
-            if node and node.host:
-                break
-            if attempt == 2:
-                raise unavailable(why)
+    def view(self) -> View:
+        """The view that is in force. Raises Refusal where there are no nodes."""
+        view = self.directory.current_view()
+        if not view.nodes:
             self.discovery.refresh()
-        assert node
-        if node.blank and node.layout:
-            raise unavailable("The node of this id holds what belongs to another; the gateway's log says more.")
+            view = self.directory.current_view()
+        if not view.nodes:
+            raise unavailable("No node has answered yet.")
+        return view
+
+    def running(self, node: Member) -> Member:
+        """The node as the source has it by now. Raises Refusal where it isn't running."""
+        if node.closed or not node.host:
+            node = self.directory.named(node.name) or node
+        if node.closed or not node.host:
+            self.discovery.refresh()
+            node = self.directory.named(node.name) or node
+        if not node.host:
+            raise unavailable("The node of this id is not running.")
         return node
 
     def exchange(
-        self,
-        object_id: str,
-        method: str,
-        headers: Mapping[str, str],
-        upload: Upload | None = None,
-        home: str = "",
-        expected: str = "",
-    ) -> tuple[Member, Connection, Reply]:
-        """One request to the owner, or to the node that is named, sent again only where that can't do harm: none of it
-        was answered, it has the same effect twice, and its body is still at hand.
+        self, node: Member, method: str, object_id: str,
+        headers: Mapping[str, str] = NONE, upload: Upload | None = None,
+    ) -> tuple[Member, Connection, Reply]:  # fmt: skip
+        """One request to the node, which may have been replaced by one of its name, and its answer.
 
-        Raises Refusal (503) where the node can't be reached or breaks off, and Moved where the owner isn't, or isn't
-        any more, the one that is `expected`.
+        Raises Refusal (503) where the node can't be reached, isn't who it has to be, or breaks off.
         """
-        seen = current.get()
+        seen, trial = current.get(), False
         request = Request(method, f"/{self.settings.bucket}/{object_id}", headers, upload, seen.request_id)
-        trying = False
         for attempt in range(ATTEMPTS):
             last = attempt == ATTEMPTS - 1
-            node = self.node(object_id, home)
-            if expected not in ("", node.name):
-                raise Moved
-            expected = node.name
+            node = self.running(node)
             seen.asks(node.name, attempt, upload.length if upload else 0)
-            trying = trying or node.admit()
+            trial = node.admit() or trial
+            connection = None
             try:
-                connection = acquire(node, self.records)
-            except Refusal:
-                seen.failed(node.name)
-                raise
-            if connection is None:
-                continue
-            try:
-                if upload:
-                    refuse_undecided(node, headers)
-            except Refusal:
-                node.release(connection)
-                raise
-            sent = time.monotonic()
-            try:
+                if upload is not None:
+                    self.refuse_undecided(node, headers)
+                connection = acquire(node)
+                sent = time.monotonic()
                 reply = node.exchange(connection, request)
-            except UpstreamError as error:
-                connection.close()
-                silent = isinstance(error.__cause__, TimeoutError)
-                if connection.reused and not connection.answered and not silent and not last:
-                    node.forget()
-                    self.discovery.renew()
+            except (Unusable, OSError, UpstreamError) as error:
+                if connection:
+                    connection.close()
+                if not last and self._again(node, connection, error):
                     continue
-                seen.failed(node.name)
-                log.warning("%s %s: node %s: %s", method, object_id, node.name, error)
-                if trying or silent:
-                    node.broke(error)
-                raise unavailable("The node of this id broke off; try again.") from None
-            except BaseException:  # the client broke off
-                connection.close()
-                if trying:
-                    node.breaker.broken_until = time.monotonic()  # the next one tries
+                raise self._failed(node, request, error, trial, connected=connection is not None) from None
+            except BaseException:  # the client broke off, or the request is refused
+                if connection:
+                    connection.close()
+                if trial:
+                    node.breaker.abandoned()
                 raise
-            node.answered(sent)
+            node.breaker.succeeded()
             seen.upstream += time.monotonic() - sent
             if last or not self._mended(node, connection, reply, upload):
                 return node, connection, reply
         raise unavailable("The node of this id can't be reached.")
 
+    def refuse_undecided(self, node: Member, headers: Mapping[str, str]) -> None:
+        """Raises Refusal for an upload with a condition, where the node's server takes no notice of conditions."""
+        if headers.keys().isdisjoint(IF_MATCH) or (decides := self.records.decides(node)):
+            return
+        if decides is None:
+            raise unavailable("Whether the node of this id decides conditions isn't known yet; try again.")
+        detail = "The server of this id's node ignores conditions on PUT, so this one can't be decided without a race."
+        raise Refusal(HTTPStatus.NOT_IMPLEMENTED, f"{detail} Nothing was stored.")
+
+    def _again(self, node: Member, connection: Connection | None, error: Exception) -> bool:
+        """Whether an attempt that failed is worth another: nothing of it can have taken effect, and there is news."""
+        if connection is None:
+            return self.discovery.moved(node)
+        if connection.reused and not connection.answered and not is_silence(error):
+            node.forget()
+            return True
+        return False
+
+    def _failed(self, node: Member, request: Request, error: Exception, trial: bool, *, connected: bool) -> Refusal:
+        """The end of an exchange that failed: what the breaker, the observation, the log and the client are told."""
+        current.get().failed(node.name)
+        if isinstance(error, Unusable):
+            if trial:
+                node.breaker.abandoned()
+            return unavailable(str(error))
+        if trial or not connected or is_silence(error):
+            node.breaker.failed(reason(error))
+            node.forget()
+        if not connected:
+            return unavailable(f"The node of this id can't be asked: {reason(error)}.")
+        log.warning("%s %s: node %s: %s", request.method, request.path, node.name, error)
+        return unavailable("The node of this id broke off; try again.")
+
     def _mended(self, node: Member, connection: Connection, reply: Reply, upload: Upload | None) -> bool:
         """Whether the reason of a refusal is gone, so that the request is worth sending again, and can be."""
         if reply.status not in (400, 403, 404) or (upload is not None and upload.spent):
             return False
-        if reply.code in KEY_REFUSED and not self.discovery.current(node):
+        if reply.code in KEY_REFUSED and self.discovery.moved(node):
             connection.close()
             return True
         if reply.code == "NoSuchBucket" and upload is not None:
@@ -152,3 +158,19 @@ class Upstream:
             node.release(connection)
             return True
         return False
+
+    def acknowledge(self, object_id: str, node: Member, view: View) -> None:
+        """Raises Moved for a write that went to a node which may not be the owner any more."""
+        if not node.standing.leased:
+            try:
+                node.release(acquire(node))
+            except (Unusable, OSError, UpstreamError):
+                raise Moved from None
+        now = self.directory.current_view()
+        if now is not view and (not now.nodes or owner(now.nodes, object_id).name != node.name):
+            raise Moved
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether a node was silent for too long, so that it may have taken the request."""
+    return isinstance(error.__cause__, TimeoutError)

@@ -100,7 +100,7 @@ def effects(environ: Environ) -> dict[str, str]:
     for key in environ.get("objgw.underscored", ()):
         if acts(key, environ):
             raise refused("A header's name has an underscore, which WSGI can't tell from a hyphen; write a hyphen.")
-    for name in environ.get("HTTP_TRAILER", "").split(","):
+    for name in environ["HTTP_TRAILER"].split(",") if "HTTP_TRAILER" in environ else ():
         if acts(f"HTTP_{name.strip().upper().replace('-', '_')}", environ):
             raise refused(f"{name.strip()} isn't taken after the body; send it before.")
     return found

@@ -5,6 +5,7 @@ An `Upload` keeps its first bytes, so that a request which a dead connection los
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 from collections.abc import Iterator
@@ -67,6 +68,11 @@ class Upload:
                 raise BodyError("The body ended before its Content-Length.")
             size -= len(block)
             yield block
+
+
+def upload_of(body: bytes) -> Upload:
+    """The upload of a body that is in memory."""
+    return Upload(io.BytesIO(body), len(body))
 
 
 def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:

@@ -1,46 +1,70 @@
-"""Whether a node is asked at all: after a failure nobody asks it for a while, then one request tries."""
+"""The breaker of a node: after a failure nobody asks it for a while, then one request tries.
+
+    CLOSED      every request goes to the node
+    OPEN        none does: it couldn't be reached or didn't answer, less than `pause` seconds ago
+    HALF_OPEN   one request, the trial, is on its way to it, and the others are refused until its end
+
+                failed                       pause is over
+    CLOSED ──────────────────▶ OPEN ─────────────────────────▶ HALF_OPEN
+       ▲                        ▲  ▲                             │   │
+       │                        │  └──── the trial failed ───────┘   │
+       └────────────────────────┴─────── any request succeeded ──────┘
+
+A trial that ends without telling anything (its client left) leaves the breaker OPEN with no pause.
+So does one of which nothing is heard for as long as a request may take.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
+from enum import Enum
 
 from gateway.answers import unavailable
-from gateway.settings import Settings
 
 log = logging.getLogger("objgw")
+
+
+class State(Enum):
+    """The states of a breaker."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half-open"
 
 
 class Breaker:
     """The breaker of one node, in one worker."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
-        self.broken_until = 0.0  # monotonic time before which nobody asks the node; 0 when it isn't broken
-        self._name = name
-        self._settings = settings
+    def __init__(self, name: str, pause: float, longest: float) -> None:
+        """`pause` is the seconds from a failure to a trial, `longest` those that a request may take to fail."""
+        self.state = State.CLOSED
+        self._name, self._pause, self._longest = name, pause, longest
+        self._until = 0.0  # monotonic time at which the state, other than CLOSED, is over
 
     def admit(self) -> bool:
-        """Whether this request is the one that tries a node which was broken.
-
-        When the pause after a failure is over one request tries, and the others are refused until it knows. Raises
-        Refusal for them.
-        """
-        if not self.broken_until:
+        """Whether this request is the trial. Raises Refusal (503) where it may not ask the node."""
+        if self.state is State.CLOSED:
             return False
         now = time.monotonic()
-        if now < self.broken_until:
+        if now < self._until:
             raise unavailable("The node of this id can't be reached.")
-        self.broken_until = now + self._settings.connect_timeout + self._settings.node_timeout
+        self.state, self._until = State.HALF_OPEN, now + self._longest
         return True
 
-    def broke(self, error: Exception) -> None:
-        """Notes that the node can't be reached or doesn't answer."""
-        if not self.broken_until:
-            log.warning("node %s is refused for a while: %s", self._name, error)
-        self.broken_until = time.monotonic() + self._settings.breaker_seconds
-
-    def mended(self) -> None:
-        """Lets all requests to the node again, if it was broken."""
-        if self.broken_until:
+    def succeeded(self) -> None:
+        """The node answered a request."""
+        if self.state is not State.CLOSED:
             log.info("node %s answers again", self._name)
-            self.broken_until = 0.0
+            self.state = State.CLOSED
+
+    def failed(self, why: str) -> None:
+        """The node couldn't be reached, or didn't answer; or it broke off the trial."""
+        if self.state is State.CLOSED:
+            log.warning("node %s is refused for a while: %s", self._name, why)
+        self.state, self._until = State.OPEN, time.monotonic() + self._pause
+
+    def abandoned(self) -> None:
+        """The trial ended before the node could answer: the next request is one."""
+        if self.state is State.HALF_OPEN:
+            self.state, self._until = State.OPEN, time.monotonic()

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import io
 import socket
-import threading
 import time
-from collections.abc import Callable
 
 from gateway.answers import unavailable
 from gateway.s3.body import Upload
@@ -33,15 +31,15 @@ class Node:
         self.name = record.name
         self.host = record.host
         self.ready = False  # its bucket is known to be there
-        self.breaker = Breaker(record.name, settings)
+        longest = settings.connect_timeout + settings.node_timeout
+        self.breaker = Breaker(record.name, settings.breaker_seconds, longest)
+        self.node_timeout = settings.node_timeout  # seconds
+        self.records_bucket = settings.records_bucket
         self._settings = settings
         self._signer = Signer(record)
         self._idle: list[Connection] = []  # the last one used is used next, so that others can grow old and go
         self._waiting: dict[Connection, Request] = {}  # those in use on which no answer has come
         self.downloads: set[Connection] = set()  # those in use by the body of an answer
-        self.proved = 0.0  # monotonic time of sending the last request that was answered
-        self._news = threading.Condition()  # of that, and of Docker
-        self._waiters = 0
         self.connecting = 0  # requests that have no connection yet
         self.closed = False  # Docker says something else of its name by now
 
@@ -89,37 +87,6 @@ class Node:
             raise unavailable("Too many requests wait for the node of this id.")
         return self.breaker.admit()
 
-    def broke(self, error: Exception) -> None:
-        """Notes that the node can't be reached or doesn't answer."""
-        self.breaker.broke(error)
-        self.forget()
-
-    def answered(self, sent: float) -> None:
-        """Notes that the node answered a request which was sent then."""
-        self.proved = sent
-        self.wake()
-        self.breaker.mended()
-
-    @property
-    def busy(self) -> bool:
-        """Whether requests wait for its answer."""
-        return bool(self._waiting)
-
-    def wait_for(self, predicate: Callable[[], bool], seconds: float | None = None) -> bool:
-        """Waits until the predicate holds, which is tried after each answer of the node and each reading of Docker."""
-        self._waiters += 1
-        try:
-            with self._news:
-                return self._news.wait_for(predicate, seconds)
-        finally:
-            self._waiters -= 1
-
-    def wake(self) -> None:
-        """Has those in `wait_for` look again."""
-        if self._waiters:
-            with self._news:
-                self._news.notify_all()
-
     def release(self, connection: Connection) -> None:
         """Gives a connection back whose answer was read to its end."""
         if not connection.usable or self.closed:
@@ -143,7 +110,6 @@ class Node:
         self.forget()
         for connection in [*self._waiting, *self.downloads]:
             connection.end()
-        self.wake()
 
     def forget(self) -> None:
         """Closes the kept connections: one of them was found dead, so the others most likely are."""
@@ -183,7 +149,7 @@ class Node:
             if reply.status != 100:
                 connection.usable = False  # the node may or may not wait for the body
                 return reply
-            self.breaker.mended()  # the others need not wait for a client's body
+            self.breaker.succeeded()  # the others need not wait for a client's body
             head = b""
         try:
             connection.send(head + upload.head)

@@ -1,12 +1,12 @@
 """What one worker finds out for all: whether the nodes live, how they did, and what they hold.
 
-The worker that holds the lock `leader` asks the nodes, keeps the last minutes' figures and counts objects, all in the
-background and each with a bound, and writes what it knows to `watch.json` in the workers' folder. Every worker answers
-from that file; none asks a node because of a request for health. When the leader ends, the kernel gives the lock to
-another, which goes on from the file. Without the folder (another WSGI server, a test) a process leads itself.
+Whether a node lives is what the looks at its record have found, which each worker makes each second anyway. The worker
+that holds the lock `leader` keeps since when that is so, the last minutes' figures and a count of objects, and writes
+them to `watch.json` in the workers' folder, so that all workers say the same. None asks a node because of a request for
+health. When the leader ends, the kernel gives the lock to another, which goes on from the file. Without the folder
+(another WSGI server, a test) a process leads itself.
 
-For a node: one connection each `PROBE_SECONDS`, none where its answers to clients say the same; `CENSUS_PAGES` pages of
-its list each minute while somebody looks.
+For a node: `CENSUS_PAGES` pages of its list each minute while somebody looks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import threading
 import time
 from typing import Any
 
+from gateway.nodes.acquire import prove
 from gateway.nodes.member import Member
 from gateway.nodes.view import Directory
 from gateway.s3.connection import Request, UpstreamError
@@ -30,7 +31,6 @@ from gateway.status.metrics import Metrics
 log = logging.getLogger("objgw.status")
 
 TICK_SECONDS = 1.0  # between two looks of a worker at its own state
-PROBE_SECONDS = 2.0  # between two questions to a node, and the longest that one may take
 STALE_SECONDS = 10.0  # after which what the leader wrote says nothing any more
 SAMPLE_SECONDS = 5.0  # between two points of the plot
 SAMPLES = 60  # points of the plot
@@ -55,7 +55,6 @@ class Watch:
         self._read = 0.0  # monotonic time of the last reading of the leader's file
         self._totals: list[int] | None = None
         self._looked = 0.0
-        self._probes: dict[str, threading.Thread] = {}
         self._census: threading.Thread | None = None
 
     def seen(self) -> dict[str, Any]:
@@ -80,9 +79,7 @@ class Watch:
         now, known = time.time(), self._known
         nodes = self._directory.nodes
         for node in nodes:
-            probe = self._probes.get(node.name)
-            if probe is None or not probe.is_alive():
-                self._judge(node)
+            self._judge(node)
         if now - known["history"]["end"] >= SAMPLE_SECONDS:
             self._sample(now)
         if self._wanted(now):
@@ -119,43 +116,16 @@ class Watch:
     # -- whether nodes live
 
     def _judge(self, node: Member) -> None:
-        """Takes from the node's last answers, or asks it, in a thread of its own, whether it lives."""
+        """Notes what the looks at the node's record, the poller's and those of requests, have found."""
+        standing = node.standing
         if node.host is None:
             self._note(node, "stopped", "its container doesn't run")
-        elif node.trouble:
-            self._note(node, "wrong", node.trouble)
-        elif node.proved > time.monotonic() - PROBE_SECONDS:
+        elif standing.trouble:
+            self._note(node, "wrong", standing.trouble)
+        elif standing.error:
+            self._note(node, "down", standing.error)
+        elif standing.tried:
             self._note(node, "up", None)
-        else:
-            self._probes[node.name] = threading.Thread(
-                target=self._probe, args=(node,), name="objgw-probe", daemon=True
-            )
-            self._probes[node.name].start()
-
-    def _probe(self, node: Member) -> None:
-        error = None
-        try:
-            connection = node.connect()
-            try:
-                connection.sock.settimeout(PROBE_SECONDS)
-                # https://min.io/docs/minio/linux/operations/monitoring/healthcheck-probe.html
-                connection.send(b"GET /minio/health/live HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")
-                answer = connection.receive(1024)
-                if not re.match(rb"HTTP/1\.1 [234]", answer):
-                    error = "it answers that it can't serve"
-            finally:
-                connection.close()
-        except TimeoutError:
-            error = "it doesn't answer in time"
-        except ConnectionRefusedError:
-            error = "it refuses connections"
-        except OSError:
-            error = "it can't be reached"
-        except UpstreamError as cause:
-            error = "it doesn't answer in time" if isinstance(cause.__cause__, TimeoutError) else "it breaks off"
-        if not node.closed:
-            self._note(node, "down" if error else "up", error)
-            time.sleep(PROBE_SECONDS)  # so that the next one begins no sooner
 
     def _note(self, node: Member, state: str, error: str | None) -> None:
         """Keeps the state of a node, since when it is so, and its last error also when it is over."""
@@ -212,7 +182,7 @@ def census(node: Member, settings: Settings) -> tuple[int, int, bool]:
     Raises OSError and UpstreamError. https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
     """
     objects, size, after = 0, 0, ""
-    connection = node.connect()
+    connection = prove(node, node.node_timeout)
     try:
         for _ in range(CENSUS_PAGES):
             query = f"list-type=2&max-keys=1000{after}"

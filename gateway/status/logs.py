@@ -25,9 +25,9 @@ UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 def stamp(seconds: float) -> str:
     """The time as RFC 3339 wants it, in UTC: "2026-11-23T13:47:57.123Z"."""
-    whole = int(seconds)
-    if whole != _stamp[0]:
-        _stamp[:] = whole, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
+    second = int(seconds)
+    if second != _stamp[0]:
+        _stamp[:] = second, time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
     return f"{_stamp[1]}.{int(seconds * 1000) % 1000:03d}Z"
 
 
@@ -54,13 +54,13 @@ class JsonFormatter(logging.Formatter):
     """Log records as one JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        said = {"time": stamp(record.created), "level": record.levelname.lower(), "logger": record.name}
-        said["message"] = record.getMessage()
+        fields = {"time": stamp(record.created), "level": record.levelname.lower(), "logger": record.name}
+        fields["message"] = record.getMessage()
         if request := request_of(record):
-            said["request"] = request
+            fields["request"] = request
         if record.exc_info:
-            said["exception"] = self.formatException(record.exc_info)
-        return json.dumps(said)
+            fields["exception"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
 
 
 def log_settings(settings: Settings) -> dict[str, Any]:

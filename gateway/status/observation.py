@@ -1,9 +1,10 @@
 """One request as seen from outside.
 
-An `Observation` is made when the request comes, hangs in a context variable while the request is worked on, so that
-whoever meets an event on the way (an upstream error, a retry) notes it there, and ends with the answer. An answer that
-is there as a whole is counted before its first byte is sent, a download before its last block is: whoever has an answer
-finds it in the metrics, whichever worker is asked.
+An `Observation` is made when the request comes, is in a context variable while the request is worked
+on, so that whoever meets an event on the way (an upstream error, a retry) notes it there, and ends
+with the answer. An answer that needs no more of the node is counted before its first byte is sent, a
+download before its last block is: a client that has its answer finds it in the metrics, whichever
+worker it asks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ NO_NODE = "none"  # the label where a request got to no node
 class Sink(Protocol):
     """Where an observation goes, to be counted and logged."""
 
-    def record(self, seen: Observation, seconds: float, whole: bool) -> None: ...
+    def record(self, observation: Observation, seconds: float, complete: bool) -> None: ...
 
     def retried(self, node: str) -> None: ...
 
@@ -31,7 +32,7 @@ class Sink(Protocol):
 class Observation:
     """A request as seen from outside, from its first line to the last byte of its answer."""
 
-    __slots__ = ("_sink", "began", "bytes", "method", "node", "own", "path", "request_id", "status", "upstream")
+    __slots__ = ("_sink", "began", "bytes", "counted", "method", "node", "path", "request_id", "status", "upstream")
 
     def __init__(self, sink: Sink | None = None, method: str = "", path: str = "", request_id: str = "") -> None:
         self._sink = sink
@@ -41,7 +42,7 @@ class Observation:
         self.status = ""
         self.bytes = 0  # of the body, received by PUT or sent
         self.upstream = 0.0  # seconds from sending the node a request to the head of its answer
-        self.own = False  # it is about the gateway itself, so that it isn't counted
+        self.counted = True  # False where it is about the gateway itself
 
     def asks(self, node: str, attempt: int, length: int) -> None:
         """Notes that a node is to be asked, the first time (attempt 0) or again, with so many bytes to store."""
@@ -55,57 +56,60 @@ class Observation:
             self._sink.failed(node)
 
     def end(self, answer: Answer) -> Answer:
-        """The answer with the headers that say how it came about; it is counted and logged now, or when it is sent."""
+        """The answer, with the headers that say how it came about.
+
+        The request is counted and logged now, or by `ObservedBody` when the body is sent.
+        """
         headers, body = answer.headers, answer.body
         headers.append(("X-Request-Id", self.request_id))
         if self.upstream:
             headers.append(("Server-Timing", f"upstream;dur={self.upstream * 1000:.1f}"))
-        if self.own:
+        if not self.counted:
             return answer
         self.status = answer.status[:3]
         if self.method == "HEAD" or isinstance(body, (list, tuple)):
             if self.method == "GET":
                 self.bytes = sum(map(len, body))
-            self.over(whole=True)
+            self.finish(complete=True)
             return answer
         length = next((int(value) for name, value in headers if name == "Content-Length"), -1)
-        return answer._replace(body=Sent(self, body, length))
+        return answer._replace(body=ObservedBody(self, body, length))
 
-    def over(self, *, whole: bool) -> None:
-        """Counts and logs it. `whole` is False where the client or the node broke off within the body."""
+    def finish(self, *, complete: bool) -> None:
+        """Counts and logs the request; not `complete` where client or node broke off within the body."""
         if self._sink:
-            self._sink.record(self, time.monotonic() - self.began, whole)
+            self._sink.record(self, time.monotonic() - self.began, complete)
 
 
-class Sent:
+class ObservedBody:
     """The blocks of a body on their way to the client. The observation ends before the last one goes out."""
 
-    __slots__ = ("_blocks", "_body", "_length", "_over", "_seen")
+    __slots__ = ("_blocks", "_body", "_finished", "_length", "_observation")
 
-    def __init__(self, seen: Observation, body: Iterable[bytes], length: int) -> None:
-        self._seen, self._body, self._length = seen, body, length
+    def __init__(self, observation: Observation, body: Iterable[bytes], length: int) -> None:
+        self._observation, self._body, self._length = observation, body, length
         self._blocks = iter(body)
-        self._over = False
-        seen.bytes = 0
+        self._finished = False
+        observation.bytes = 0
 
-    def __iter__(self) -> Sent:
+    def __iter__(self) -> ObservedBody:
         return self
 
     def __next__(self) -> bytes:
         block = next(self._blocks)
-        self._seen.bytes += len(block)
-        if self._seen.bytes == self._length:
-            self._over = True
-            self._seen.over(whole=True)
+        self._observation.bytes += len(block)
+        if self._observation.bytes == self._length:
+            self._finished = True
+            self._observation.finish(complete=True)
         return block
 
     def close(self) -> None:
         """WSGI's: called when the answer is sent, or won't be any further."""
         if hasattr(self._body, "close"):
             self._body.close()
-        if not self._over:
-            self._over = True
-            self._seen.over(whole=False)
+        if not self._finished:
+            self._finished = True
+            self._observation.finish(complete=False)
 
 
 # The request that this thread, or greenlet, works on.

@@ -1,7 +1,8 @@
 """What is counted and logged of each request.
 
-It costs one `Observation`: two histograms are observed and one line is written. All that a label or a line needs is
-resolved once and kept. What clients send gets into a line only where it is printable.
+It costs one `Observation`: two histograms are observed and one line is written. prometheus_client looks
+a histogram up by its labels' values, which takes longer than observing; so what is found is kept.
+What a client sent is in a line only with all that isn't printable escaped, and never in a label.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 
 from gateway.answers import Environ
 from gateway.nodes.placement import OBJECT_ID
 from gateway.settings import Settings
 from gateway.status.logs import REQUEST_ID, Lines, stamp
-from gateway.status.metrics import BODIES, REQUESTS, Metrics, Observe
+from gateway.status.metrics import Metrics
 from gateway.status.observation import Observation, current
 
 log = logging.getLogger("objgw.status")
 
 METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 RETRY_LOG_SECONDS = 10.0  # for which one line tells of a node's retries
+Observe = Callable[[float], None]
 
 
 class Recorder:
@@ -31,10 +34,10 @@ class Recorder:
     def __init__(self, metrics: Metrics, settings: Settings) -> None:
         self.metrics = metrics
         self._lines = Lines(2) if settings.access_log == "on" else None
-        self._json = settings.log_format == "json"
+        self._line = json_line if settings.log_format == "json" else text_line
         self._prefix, self._numbers = os.urandom(4).hex(), itertools.count()
-        self._observe: dict[tuple[str, str, str], tuple[Observe, Observe | None]] = {}
-        self._retried: dict[str, float] = {}  # by node, when a line told of it
+        self._observers: dict[tuple[str, str, str], tuple[Observe, Observe | None]] = {}
+        self._retry_logged: dict[str, float] = {}  # by node, the monotonic time of the last line about its retries
 
     def start(self) -> None:
         """Starts what writes the lines. To be called in the process that serves."""
@@ -47,59 +50,75 @@ class Recorder:
         request_id = environ.get("HTTP_X_REQUEST_ID")
         if request_id is None or not REQUEST_ID.fullmatch(request_id):
             request_id = f"{self._prefix}{next(self._numbers):08x}"
-        seen = Observation(self, environ["REQUEST_METHOD"], environ["PATH_INFO"], request_id)
-        current.set(seen)
-        return seen
+        observation = Observation(self, environ["REQUEST_METHOD"], environ["PATH_INFO"], request_id)
+        current.set(observation)
+        return observation
 
-    def record(self, seen: Observation, seconds: float, whole: bool) -> None:
+    def record(self, observation: Observation, seconds: float, complete: bool) -> None:
         """Counts and logs a request that is over."""
-        method = seen.method if seen.method in METHODS else "other"
-        key = (method, seen.status, seen.node)
-        observe = self._observe.get(key)
-        if observe is None:
-            observe = self._observe[key] = self._resolve(*key)
-        observe[0](seconds)
-        if observe[1]:
-            observe[1](seen.bytes)
+        method = observation.method if observation.method in METHODS else "other"
+        key = (method, observation.status, observation.node)
+        observers = self._observers.get(key)
+        if observers is None:
+            observers = self._observers[key] = self._resolve(*key)
+        observe_seconds, observe_bytes = observers
+        observe_seconds(seconds)
+        if observe_bytes:
+            observe_bytes(observation.bytes)
         if self._lines:
-            self._lines.add(self._line(seen, seconds, whole))
+            self._lines.add(self._line(observation, seconds, complete))
 
     def _resolve(self, method: str, status: str, node: str) -> tuple[Observe, Observe | None]:
-        """What observes seconds, and bytes where a body went through. No label is a client's own text."""
-        moved = (method, status) in (("GET", "200"), ("GET", "206"), ("PUT", "200"))
-        seconds = self.metrics.observer(REQUESTS, (method, status, node))
-        return seconds, self.metrics.observer(BODIES, (method, node)) if moved else None
-
-    def _line(self, seen: Observation, seconds: float, whole: bool) -> str:
-        """One line of the access log. What a client sent is in it only where it can do no harm."""
-        what, method = seen.path[8:] if seen.path.startswith("/object/") else "", seen.method
-        plain = OBJECT_ID.fullmatch(what) and method in METHODS
-        if not plain:
-            what, method = seen.path[:80], method[:20]
-        if self._json:
-            if not plain:
-                what, method = json.dumps(what)[1:-1], json.dumps(method)[1:-1]
-            return (
-                f'{{"time": "{stamp(time.time())}", "level": "info", "logger": "objgw.access", "method": "{method}", '
-                f'"{"id" if plain else "path"}": "{what}", "status": {seen.status}, "node": "{seen.node}", '
-                f'"bytes": {seen.bytes}, "seconds": {seconds:.6f}, "complete": {"true" if whole else "false"}, '
-                f'"request": "{seen.request_id}"}}\n'
-            )
-        if not plain:
-            what, method = ascii(what), ascii(method)[1:-1]
-        return (
-            f"{stamp(time.time())} INFO objgw.access {method} {what} {seen.status} node={seen.node} "
-            f"bytes={seen.bytes} seconds={seconds:.6f} request={seen.request_id}{'' if whole else ' broken off'}\n"
-        )
+        """What observes the seconds, and the bytes where an object went through, for these labels' values."""
+        observe_seconds = self.metrics.seconds.labels(method, status, node).observe
+        if (method, status) in (("GET", "200"), ("GET", "206"), ("PUT", "200")):
+            return observe_seconds, self.metrics.bytes.labels(method, node).observe
+        return observe_seconds, None
 
     def retried(self, node: str) -> None:
-        """Counts a request that is sent to a node once more; one line tells of all in a while."""
+        """Counts a request that is sent to a node once more.
+
+        One line in `RETRY_LOG_SECONDS` tells of a node's, lest a node that restarts fills the log.
+        """
         self.metrics.retries.labels(node).inc()
         now = time.monotonic()
-        if now - self._retried.get(node, -RETRY_LOG_SECONDS) >= RETRY_LOG_SECONDS:
-            self._retried[node] = now
+        if now - self._retry_logged.get(node, -RETRY_LOG_SECONDS) >= RETRY_LOG_SECONDS:
+            self._retry_logged[node] = now
             log.info("node %s: a request is sent once more, as others may be in the next seconds", node)
 
     def failed(self, node: str) -> None:
         """Counts that a node couldn't be reached, broke off or was silent."""
         self.metrics.errors.labels(node).inc()
+
+
+def text_line(observation: Observation, seconds: float, complete: bool) -> str:
+    """A line of the access log to read."""
+    method, target = observation.method, plain_id(observation)
+    if target is None:
+        method, target = ascii(method[:20])[1:-1], ascii(observation.path[:80])
+    return (
+        f"{stamp(time.time())} INFO objgw.access {method} {target} {observation.status} node={observation.node} "
+        f"bytes={observation.bytes} seconds={seconds:.6f} request={observation.request_id}"
+        f"{'' if complete else ' broken off'}\n"
+    )
+
+
+def json_line(observation: Observation, seconds: float, complete: bool) -> str:
+    """A line of the access log as a JSON object. `json.dumps` of all of it would take longer."""
+    key, method, target = "id", observation.method, plain_id(observation)
+    if target is None:
+        key, method, target = "path", json.dumps(method[:20])[1:-1], json.dumps(observation.path[:80])[1:-1]
+    return (
+        f'{{"time": "{stamp(time.time())}", "level": "info", "logger": "objgw.access", "method": "{method}", '
+        f'"{key}": "{target}", "status": {observation.status}, "node": "{observation.node}", '
+        f'"bytes": {observation.bytes}, "seconds": {seconds:.6f}, "complete": {"true" if complete else "false"}, '
+        f'"request": "{observation.request_id}"}}\n'
+    )
+
+
+def plain_id(observation: Observation) -> str | None:
+    """The id of a request that may be written as it came; None where method or path can be any text."""
+    if observation.method not in METHODS or not observation.path.startswith("/object/"):
+        return None
+    object_id = observation.path[8:]
+    return object_id if OBJECT_ID.fullmatch(object_id) else None

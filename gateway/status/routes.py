@@ -1,8 +1,7 @@
 """The paths beside `/object/{id}`: health, metrics, and a page for people.
 
-Worst case for a request to any of them: reading the workers' files.
-
-Nothing in here holds a key, a token, or says an address.
+No request to them asks a node or Docker anything: they are answered from memory and from the files in
+the workers' folder. No answer has a key, a token, or a node's address.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from urllib.parse import parse_qs
 from gateway.answers import RETRY_AFTER, Answer, Environ, Headers, Refusal, unavailable
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.placement import OBJECT_ID, owner
+from gateway.s3.breaker import State
 from gateway.status.health import SAMPLE_SECONDS, SAMPLES, TICK_SECONDS, Watch
 from gateway.status.logs import stamp
 from gateway.status.metrics import VERSION, Metrics
@@ -79,7 +79,7 @@ class Status:
         route = self._routes.get(environ["PATH_INFO"])
         if route is None:
             raise Refusal(HTTPStatus.NOT_FOUND, "Objects are at /object/{id}.")
-        current.get().own = True
+        current.get().counted = False
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET or HEAD.", ("Allow", "GET, HEAD"))
         return route(environ)
@@ -96,21 +96,22 @@ class Status:
         return document({"status": "ready"})
 
     def _health(self, _environ: Environ) -> Answer:
-        """Everything about the nodes, with 503 where `/health/ready` has it."""
-        said = self._said()
-        status = HTTPStatus.OK if said["status"] != "unavailable" else HTTPStatus.SERVICE_UNAVAILABLE
-        return document(said, status)
+        """All that is known of the nodes, with 503 where `/health/ready` has it."""
+        report = self._report()
+        status = HTTPStatus.OK if report["status"] != "unavailable" else HTTPStatus.SERVICE_UNAVAILABLE
+        return document(report, status)
 
-    def _said(self) -> dict[str, Any]:
+    def _report(self) -> dict[str, Any]:
+        """The body of `/health`."""
         self._discovery.wait_begun(BEGIN_SECONDS)
-        seen, nodes, age = self._watch.seen(), [], self._discovery.age
+        watched, nodes, age = self._watch.seen(), [], self._discovery.age
         for node in self._directory.nodes:
-            known = seen["nodes"].get(node.name, {"state": "unknown"})
+            known = watched["nodes"].get(node.name, {"state": "unknown"})
             nodes.append(
                 {
                     "name": node.name,
                     "state": known["state"],
-                    "keeps_conditions": node.keeps_conditions,
+                    "keeps_conditions": node.standing.keeps_conditions,
                     "since": moment(known.get("since")),
                     "last_error": known.get("error"),
                     "last_error_at": moment(known.get("error_at")),
@@ -133,7 +134,8 @@ class Status:
 
     def _metrics_text(self, environ: Environ) -> Answer:
         self._gauges()
-        body, content_type = self.metrics.text(environ.get("HTTP_ACCEPT", ""))
+        nodes = [node.name for node in self._directory.nodes]
+        body, content_type = self.metrics.text(environ.get("HTTP_ACCEPT", ""), nodes)
         headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), NOT_KEPT]
         return Answer("200 OK", headers, [body])
 
@@ -141,7 +143,7 @@ class Status:
         """Sets what is a state of this worker, not a count."""
         now, metrics = time.monotonic(), self.metrics
         for node in self._directory.nodes:
-            metrics.breaker.labels(node.name).set(bool(node.breaker.broken_until))
+            metrics.breaker.labels(node.name).set(node.breaker.state is not State.CLOSED)
             pool = {"idle": len(node._idle), "waiting": len(node._waiting), "sending": len(node.downloads)}
             for state, count in pool.items():
                 metrics.pool.labels(node.name, state).set(count)
@@ -158,21 +160,21 @@ class Status:
                 raise unavailable("No node is known yet.")
             return document({"id": asked["id"][0], "node": owner(self._directory.nodes, asked["id"][0]).name})
         self._watch.look()
-        seen, said = self._watch.seen(), self._said()
-        for node in said["nodes"]:
-            counted = seen["census"].get(node["name"])
+        watched, report = self._watch.seen(), self._report()
+        for node in report["nodes"]:
+            counted = watched["census"].get(node["name"])
             node["census"] = {**counted, "at": moment(counted["at"])} if counted else None
-        history = seen["history"]
-        said["history"] = {"seconds": SAMPLE_SECONDS, "samples": SAMPLES, "points": history["points"]}
-        return document(said)
+        history = watched["history"]
+        report["history"] = {"seconds": SAMPLE_SECONDS, "samples": SAMPLES, "points": history["points"]}
+        return document(report)
 
     def _page(self, _environ: Environ) -> Answer:
         return Answer("200 OK", list(self._page_headers), [self._page_body])
 
 
-def document(said: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Answer:
+def document(report: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> Answer:
     """An answer of JSON that nobody keeps."""
-    body = json.dumps(said).encode() + b"\n"
+    body = json.dumps(report).encode() + b"\n"
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), NOT_KEPT]
     if status is HTTPStatus.SERVICE_UNAVAILABLE:
         headers.append(("Retry-After", RETRY_AFTER))

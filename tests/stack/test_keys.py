@@ -68,7 +68,7 @@ def test_a_node_is_used_with_the_keys_and_region_that_its_environment_sets(keyed
     assert gateway.delete(id).status == 204
 
 
-def test_a_node_that_refuses_the_keys_of_its_environment_gets_502_and_others_are_untouched(stack: Stack) -> None:
+def test_ids_of_a_node_that_refuses_the_keys_of_its_environment_get_503_and_others_are_untouched(stack: Stack) -> None:
     server = "MINIO_ROOT_USER=other-user MINIO_ROOT_PASSWORD=other-password exec minio server /data"
     wrong = {"MINIO_ROOT_USER": "told-user", "MINIO_ROOT_PASSWORD": "told-password"}
     bad = stack.add_node("1", "other-user", "other-password", env=wrong, entrypoint=["sh", "-c", server])
@@ -79,8 +79,9 @@ def test_a_node_that_refuses_the_keys_of_its_environment_gets_502_and_others_are
     with stack.steady(gateway, [stack.id_of(good)]):
         for request in (gateway.get, gateway.put, gateway.delete):
             answer = request(stack.id_of(bad))
-            assert (answer.status, answer.problem["title"]) == (502, "Bad Gateway")
-        assert gateway.head(stack.id_of(bad)).status == 502
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "2")
+            assert "refuses the gateway's requests" in answer.problem["detail"]
+        assert gateway.head(stack.id_of(bad)).status == 503
     assert bad.ids() == set()
     assert "told-password" not in gateway.logs()
 

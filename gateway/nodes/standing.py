@@ -1,0 +1,115 @@
+"""What a node's record says, and what the last look at it found. No sockets, no threads.
+
+A node is who its record says: an address that a source names is only where to look. So a node is
+`usable` only if its own record was read from it, and its lease (`leased`) lasts `LEASE_SECONDS`
+from the sending of the request that read it. Within that time no other layout can come into force
+without this gateway knowing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+
+from gateway.nodes.layout import LEASE_SECONDS, Layout
+from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
+from gateway.s3.connection import Reply, UpstreamError
+
+log = logging.getLogger("objgw")
+
+
+class Standing:
+    """The standing of one node, by the record that was read from it last."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.record = NO_RECORD
+        self.expected_from = math.inf  # monotonic time from which on the layout says that it has one
+        self.serves = False  # the last answer was one that a server of S3 gives
+        self.usable = False  # its own record was read, so that requests may go to it
+        self.checked = -math.inf  # monotonic time of sending the last look that was answered
+        self.tried = False  # a look has ended, well or not
+        self.error = ""  # why the last look found neither a record nor its absence
+        self.keeps_conditions: bool | None = None  # its server decides a PUT's; None before it was tried
+
+    @property
+    def layout(self) -> Layout | None:
+        """What its record says, whoever it was written to; None where it has none."""
+        return self.record.layout
+
+    @property
+    def recent(self) -> bool:
+        """Whether the last look is so recent that no other layout can be in force."""
+        return time.monotonic() < self.checked + LEASE_SECONDS
+
+    @property
+    def leased(self) -> bool:
+        """Whether a request may be sent over a connection that was proved before."""
+        return self.usable and time.monotonic() < self.checked + LEASE_SECONDS
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with a node that answers, for an operator; empty where nothing is."""
+        if not self.serves:
+            return ""
+        if self.layout:
+            return self.record.trouble(self.name)
+        if self.checked > self.expected_from:
+            return f"it lost what it held; bring that back, or give it up: objgwctl.py remove --lost {self.name}"
+        return ""
+
+    @property
+    def refusal(self) -> str:
+        """Why no request goes to it, for a client."""
+        if self.serves and self.layout:
+            return "The node of this id holds what belongs to another; the gateway's log says more."
+        if self.trouble:
+            return "The node of this id lost what it held; an operator has to bring it back or give it up."
+        if self.serves:
+            return "The node of this id has only just come; try again."
+        return f"The node of this id gives no record of the layout: {self.error}."
+
+    def take(self, sent: float, reply: Reply) -> None:
+        """Notes the answer to a look, which was sent at this monotonic time."""
+        self.tried = True
+        error, detail = "", ""
+        try:
+            self.record = record_of(reply, self.record)
+            error = self.record.problem
+        except UnexpectedAnswer:
+            error = "it answers that it can't serve" if reply.status >= 500 else "it refuses the gateway's requests"
+            detail = f": {reply.status} {reply.code}".rstrip()
+        if error and error != self.error:
+            log.warning("node %s: %s%s", self.name, error, detail)
+        self.error = error
+        if reply.status < 500:  # a server that is starting says nothing of its record
+            self.serves, self.checked = not error, sent
+            self.usable = self.serves and self.record.own(self.name) is not None
+
+    def failed(self, error: Exception) -> None:
+        """Notes that a look ended without an answer."""
+        self.tried = True
+        self.error = reason(error)
+
+    def expect(self, record: bool) -> None:
+        """Notes whether the layout says that the node has a record."""
+        self.expected_from = min(self.expected_from, time.monotonic()) if record else math.inf
+
+    def wrote(self, layout: Layout, etag: str) -> None:
+        """Notes the record that was just written to it."""
+        self.record, self.usable = Record(layout, self.name, etag), True
+
+
+def reason(error: Exception) -> str:
+    """Why a node gave no answer, in words.
+
+    >>> reason(ConnectionRefusedError()), reason(TimeoutError())
+    ('it refuses connections', "it doesn't answer in time")
+    """
+    cause = error.__cause__ if isinstance(error, UpstreamError) else error
+    if isinstance(cause, TimeoutError):
+        return "it doesn't answer in time"
+    if isinstance(cause, ConnectionRefusedError):
+        return "it refuses connections"
+    return "it breaks off" if isinstance(error, UpstreamError) else "it can't be reached"

@@ -1,0 +1,88 @@
+"""What a look at a node's record says of the node: a table of answers, one after another."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from gateway.nodes.layout import LEASE_SECONDS, Layout
+from gateway.nodes.standing import Standing
+from gateway.s3.connection import Reply
+
+LAYOUT = Layout.first(["node-1", "node-2"])
+
+
+def answer(status: int, body: bytes = b"", code: str = "") -> Reply:
+    body = body or (f"<Error><Code>{code}</Code></Error>".encode() if code else b"")
+    return Reply(status, {"etag": '"1"'}, body, 0)
+
+
+OWN, OTHERS = answer(200, LAYOUT.dump("node-1")), answer(200, LAYOUT.dump("node-2"))
+NOT_CHANGED, MISSING = answer(304), answer(404, code="NoSuchKey")
+# The answers to the looks, whether a request may go to the node, what is said of it otherwise, and of its trouble.
+LOOKS: dict[str, tuple[list[Reply], bool, str, str]] = {
+    "its record": ([OWN], True, "", ""),
+    "its record, as before": ([OWN, NOT_CHANGED], True, "", ""),
+    "not changed, and never read": ([NOT_CHANGED], False, "refuses", ""),
+    "another's record": ([OTHERS], False, "belongs to another", "holds what belongs to node-2"),
+    "another's record by now": ([OWN, OTHERS], False, "belongs to another", "holds what belongs to node-2"),
+    "lost": ([OWN, MISSING], False, "lost what it held", "lost what it held"),
+    "lost with its bucket": ([OWN, answer(404, code="NoSuchBucket")], False, "lost what it held", "lost"),
+    "back": ([OWN, MISSING, OWN], True, "", ""),
+    "a page of a web server": ([answer(200, b"<html>")], False, "can't be read", ""),
+    "a page that isn't there": ([answer(404)], False, "refuses", ""),
+    "nothing of the kind": ([answer(200, b'{"node": "node-1"}')], False, "can't be read", ""),
+    "wrong keys": ([answer(403, code="InvalidAccessKeyId")], False, "refuses", ""),
+    "wrong keys by now": ([OWN, answer(403, code="SignatureDoesNotMatch")], False, "refuses", ""),
+    "starting": ([answer(503, code="XMinioServerNotInitialized")], False, "can't serve", ""),
+    "a hiccup": ([OWN, answer(503), OWN], True, "", ""),
+}
+
+
+@pytest.mark.parametrize("row", LOOKS)
+def test_only_a_node_that_gives_its_own_record_is_usable(row: str) -> None:
+    replies, usable, refusal, trouble = LOOKS[row]
+    standing = Standing("node-1")
+    standing.expect(record=True)
+    for reply in replies:
+        standing.take(time.monotonic() + 1, reply)
+    assert standing.usable is usable
+    assert trouble in standing.trouble
+    assert bool(trouble) == bool(standing.trouble)
+    if not usable:
+        assert refusal in standing.refusal
+
+
+def test_a_lease_lasts_from_the_sending_of_the_look() -> None:
+    standing, now = Standing("node-1"), time.monotonic()
+    standing.take(now, OWN)
+    assert standing.leased
+    standing.take(now - LEASE_SECONDS, NOT_CHANGED)
+    assert (standing.usable, standing.leased) == (True, False)
+
+
+def test_a_node_that_never_had_a_record_has_only_just_come() -> None:
+    standing = Standing("node-1")
+    standing.expect(record=False)
+    standing.take(time.monotonic(), MISSING)
+    assert (standing.usable, standing.trouble) == (False, "")
+    assert "only just come" in standing.refusal
+    standing.wrote(LAYOUT, '"2"')
+    assert standing.usable
+
+
+def test_a_record_that_was_missing_before_the_layout_had_the_node_is_no_loss() -> None:
+    standing = Standing("node-1")
+    standing.take(time.monotonic() - 1, MISSING)
+    standing.expect(record=True)
+    assert not standing.trouble
+
+
+def test_a_look_that_failed_takes_nothing_back_but_says_why() -> None:
+    standing = Standing("node-1")
+    standing.take(time.monotonic(), OWN)
+    standing.failed(ConnectionRefusedError())
+    assert (standing.usable, standing.error) == (True, "it refuses connections")
+    standing.take(time.monotonic(), NOT_CHANGED)
+    assert standing.error == ""
