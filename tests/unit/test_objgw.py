@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 import webtest  # type: ignore[import-untyped]
@@ -33,13 +32,13 @@ class Idle(Gateway):
 
 
 @pytest.fixture
-def app() -> Iterator[webtest.TestApp]:
-    yield webtest.TestApp(Idle(Settings(tokens="", log_format="json")))
+def app() -> webtest.TestApp:
+    return webtest.TestApp(Idle(Settings(tokens="", log_format="json")))
 
 
 @pytest.fixture
-def guarded() -> Iterator[webtest.TestApp]:
-    yield webtest.TestApp(Idle(Settings(tokens="writer", read_tokens="reader")))
+def guarded() -> webtest.TestApp:
+    return webtest.TestApp(Idle(Settings(tokens="writer", read_tokens="reader")))
 
 
 # Method, path, status, and a header that is there, where the answer has one of its own.

@@ -62,9 +62,13 @@ def assert_stops(env: dict[str, str], *named: str) -> str:
     """The start stops with one line, which names these; the line."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OBJGW_")}
     output, errors = io.StringIO(), io.StringIO()
-    with mock.patch.dict(os.environ, clean | env, clear=True), redirect_stdout(output), redirect_stderr(errors):
-        with pytest.raises(SystemExit) as stopped:
-            read_or_exit()
+    with (
+        mock.patch.dict(os.environ, clean | env, clear=True),
+        redirect_stdout(output),
+        redirect_stderr(errors),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        read_or_exit()
     line = errors.getvalue()
     assert (stopped.value.code, output.getvalue()) == (STOPPED, ""), line
     assert len(line.splitlines()) == 1, line
