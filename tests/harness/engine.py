@@ -183,6 +183,11 @@ class Lab:
             self.sweep_leftovers()
             self.docker.images.build(path=str(CHECKOUT), target="gateway", tag=self.image, rm=True)
 
+    @staticmethod
+    def used() -> bool:
+        """Whether this run has begun with containers: unit tests alone don't."""
+        return Path("/tmp/objgw-test-image.lock").exists() and bool(own_container())
+
     def new_name(self) -> str:
         self._stacks += 1
         return f"objgwt-{self.process}-{self._stacks}"

@@ -7,14 +7,14 @@ an empty one of the test's own.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 import docker
 import docker.errors
 import pytest
 
-from tests.harness.engine import Lab, own_container
+from tests.harness.engine import Lab
 from tests.harness.gateway import Gateway
 from tests.harness.stack import Stack
 from tests.harness.waiting import random_id
@@ -34,8 +34,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """At the end of a run, in the process that has started the others, after they have ended."""
-    if not hasattr(config, "workerinput") and own_container():
+    if not hasattr(config, "workerinput") and Lab.used():
         Lab().clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where a test or its fixture fails, the report says at once how all stacks are, shared ones too."""
+    report = yield
+    if report.failed:
+        report.sections += [(f"stack {stack.name}", stack.condition()) for stack in Stack.open]
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -333,16 +333,23 @@ class Gateway:
         assert "Traceback" not in text
 
     def assert_discreet_log(self) -> None:
-        """The end of the log, but for requests, goes to stdout, which pytest shows where a test failed."""
         with suppress(docker.errors.NotFound):
             log = self.logs()
-            lines = [line for line in log.splitlines() if " objgw.access " not in line]
-            print(f"---- {self.container.name}", *lines[-60:], sep="\n")
             assert not [node.name for node in self.stack.nodes if node.password in log], "a secret key in the log"
+
+    def condition(self) -> str:
+        """The end of its log: what it said last, and then the last requests."""
+        with suppress(docker.errors.NotFound):
+            lines = self.logs().splitlines()
+            said = [line for line in lines if " objgw.access " not in line]
+            asked = [line for line in lines if " objgw.access " in line]
+            return "\n".join([f"---- {self.container.name}", *said[-60:], *asked[-20:]])
+        return f"---- {self.container.name}: gone"
 
     def remove(self) -> None:
         """Remove the container, which others on the stack don't need any more."""
         self.stack.gateways.remove(self)
+        print(self.condition())
         try:
             self.assert_discreet_log()
         finally:

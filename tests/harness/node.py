@@ -60,6 +60,7 @@ class Node:
             environment={
                 **(keys if self.env is None else self.env),
                 **({"MINIO_SITE_REGION": self.region} if self.region != "us-east-1" else {}),
+                "MINIO_BROWSER": "off",  # its console may find its port taken, and the server ends then
                 "MINIO_AUDIT_WEBHOOK_ENABLE_tests": "on",
                 "MINIO_AUDIT_WEBHOOK_ENDPOINT_tests": hook,
             },

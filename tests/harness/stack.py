@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import docker
 import docker.errors
@@ -26,6 +26,8 @@ from tests.harness.waiting import eventually, owner, random_id, still_network, t
 class Stack:
     """A network of its own, and what a test puts on it. `marker` is in the name of each node and of nothing else."""
 
+    open: ClassVar[list[Stack]] = []  # those of this process that aren't closed
+
     def __init__(self, lab: Lab) -> None:
         self.lab, self.name = lab, lab.new_name()
         self.marker = f"{self.name}-node"
@@ -36,6 +38,8 @@ class Stack:
         self._relays: list[DockerRelay] = []
         self._networks: dict[str, str] = {}  # name → the tests' own address on it
         self._addresses, self._numbers = itertools.count(1000), itertools.count(1)
+        self._told = False  # how it is, in the report of a test that failed
+        self.open.append(self)
         self.network = self.add_network()
 
     def add_network(self) -> Network:
@@ -214,14 +218,23 @@ class Stack:
             thread.join()
         assert not wrong, f"{len(wrong)} wrong answers for ids that have nothing to do with it, first {wrong[0]}"
 
+    def condition(self) -> str:
+        """The gateways' logs, and how each node is: for the report of a test that failed."""
+        told = [gateway.condition() for gateway in self.gateways]
+        for node in self.nodes:
+            with suppress(docker.errors.APIError):
+                told.append(node.condition())
+        self._told = True
+        return "\n".join(told)
+
     def close(self) -> None:
-        """Remove it all. What pytest shows where a test failed goes to stdout: the gateways' logs, how each node is."""
+        """Remove it all. What pytest shows where a fixture failed goes to stdout."""
+        self.open.remove(self)
         try:
+            if not self._told:
+                print(self.condition())
             for gateway in self.gateways:
                 gateway.assert_discreet_log()
-            for node in self.nodes:
-                with suppress(docker.errors.APIError):
-                    print(node.condition())
         finally:
             for relay in self._relays:
                 relay.close()

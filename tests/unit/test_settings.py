@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import os
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import yaml  # type: ignore[import-untyped]
 
+from gateway.settings import Settings, read_or_exit
 from tests.harness.engine import CHECKOUT, MINIO
 
 WRONG_SETTINGS = {
@@ -55,25 +60,42 @@ def python(script: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]
 
 def assert_stops(env: dict[str, str], *named: str) -> str:
     """The start stops with one line, which names these; the line."""
-    done = python("import objgw", env)
-    assert (done.returncode, done.stdout) == (STOPPED, ""), done.stderr
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert [name for name in named if not re.search(rf"\b{name}\b", done.stderr)] == [], done.stderr
-    return done.stderr
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("OBJGW_")}
+    output, errors = io.StringIO(), io.StringIO()
+    with (
+        mock.patch.dict(os.environ, clean | env, clear=True),
+        redirect_stdout(output),
+        redirect_stderr(errors),
+        pytest.raises(SystemExit) as stopped,
+    ):
+        read_or_exit()
+    line = errors.getvalue()
+    assert (stopped.value.code, output.getvalue()) == (STOPPED, ""), line
+    assert len(line.splitlines()) == 1, line
+    assert [name for name in named if not re.search(rf"\b{name}\b", line)] == [], line
+    return line
 
 
 def variables() -> set[str]:
     """All that objgw.py takes for settings."""
-    script = "import dataclasses, gateway.settings as s; print(*(each.name for each in dataclasses.fields(s.Settings)))"
-    done = python(script, {})
-    assert done.returncode == 0, done.stderr
-    return {f"OBJGW_{name.upper()}" for name in done.stdout.split()}
+    return {f"OBJGW_{setting.name.upper()}" for setting in dataclasses.fields(Settings)}
 
 
 def handed_over(file: str) -> set[str]:
     """The names of the variables that a compose file hands over to the gateway."""
     services = yaml.safe_load((CHECKOUT / file).read_text())["services"]
     return {entry.partition("=")[0] for entry in services["gateway-container"]["environment"]}
+
+
+@pytest.mark.parametrize(
+    "env",
+    [{"OBJGW_NODE_PORT": "abc"}, {"OBJGW_TOKEN": "treepotato"}, {"OBJGW_TOKENS_FILE": "/missing"}],
+    ids=["a wrong value", "no setting", "no file"],
+)
+def test_what_stops_the_start_stops_objgw_itself(env: dict[str, str]) -> None:
+    """The other tests here call what it calls, which takes no second each."""
+    done = python("import objgw", env)
+    assert (done.returncode, done.stdout, done.stderr) == (STOPPED, "", assert_stops(env, *env))
 
 
 @pytest.mark.parametrize(("name", "value"), [(n, value) for n in WRONG_SETTINGS for value in WRONG_SETTINGS[n]])
