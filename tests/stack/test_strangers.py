@@ -1,0 +1,87 @@
+"""A server that gives no record of this installation gets no request, whatever else it answers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from docker.models.containers import Container
+
+from tests.harness.engine import read_in
+from tests.harness.gateway import Gateway
+from tests.harness.http import store
+from tests.harness.stack import Stack
+from tests.harness.waiting import eventually, owner, random_id
+
+# What a web server in a node's place says to everything, also to an upload.
+ANSWERS = {
+    "a page": (200, "text/html", "<html>welcome</html>"),
+    "a document": (200, "application/json", '{"node": "someone"}'),
+    "nothing": (200, "text/plain", ""),
+    "not found": (404, "text/html", "<html>no such page</html>"),
+    "forbidden": (403, "text/html", "<html>go away</html>"),
+    "not changed": (304, "text/plain", ""),
+    "an error": (500, "text/html", "<html>oops</html>"),
+}
+STRANGER = """
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        with open("/tmp/asked", "a") as asked:
+            asked.write(f"{self.command} {self.path}\\n")
+        self.rfile.read(int(self.headers["Content-Length"] or 0))
+        body = os.environ["BODY"].encode()
+        self.send_response(int(os.environ["STATUS"]))
+        self.send_header("Content-Type", os.environ["TYPE"])
+        self.send_header("ETag", '"0"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    do_PUT = do_HEAD = do_POST = do_DELETE = do_GET
+http.server.ThreadingHTTPServer(("0.0.0.0", 9000), Handler).serve_forever()
+"""
+
+
+def stranger(stack: Stack, suffix: str, answer: str) -> Container:
+    status, kind, body = ANSWERS[answer]
+    return stack.add_fake(suffix, STRANGER, {"STATUS": str(status), "TYPE": kind, "BODY": body})
+
+
+def assert_gets_nothing(gateway: Gateway, id: str, server: Container) -> None:
+    """Each request for the id is 503, and the server was asked for nothing but the record."""
+    for method in ("GET", "HEAD", "PUT", "DELETE"):
+        answer = gateway.request(method, f"/object/{id}", b"body" if method == "PUT" else None)
+        assert answer.status == 503
+    asked = set(read_in(server, "cat", "/tmp/asked").splitlines())
+    assert asked == {"GET /objgw-layout/layout"}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_a_web_server_with_a_nodes_name_gets_no_request(stack: Stack, answer: str) -> None:
+    node, server = stack.add_node("1"), stranger(stack, "2", answer)
+    names, gateway = [node.name, str(server.name)], stack.add_gateway()
+    ids = {name: next(id for id in iter(random_id, None) if owner(id, names) == name) for name in names}
+    gateway.wait_ready([ids[node.name]])
+    assert_gets_nothing(gateway, ids[str(server.name)], server)
+    store(gateway, id=ids[node.name])
+
+    def states() -> dict[str, str]:
+        return {each["name"]: each["state"] for each in json.loads(gateway.request("GET", "/health").body)["nodes"]}
+
+    eventually(lambda: states() == {node.name: "up", server.name: "down"})
+
+
+def test_a_web_server_in_the_place_of_a_node_that_was_removed_gets_no_request(stack: Stack) -> None:
+    nodes = stack.add_nodes("12")
+    gateway = stack.add_gateway()
+    gateway.wait_ready()
+    ids = [store(gateway, id=stack.id_of(node)) for node in nodes]
+    nodes[1].remove()
+    server = stranger(stack, "2", "a page")
+    eventually(lambda: gateway.get(ids[1]).problem["detail"].startswith("The node of this id gives no record"))
+    assert_gets_nothing(gateway, ids[1], server)
+    assert gateway.get(ids[0]).status == 200
+    server.remove(force=True)
+    nodes[1].create()
+    eventually(lambda: gateway.get(ids[1]).status == 200)
