@@ -66,7 +66,9 @@ class Node:
         return connection
 
     def connect(self) -> Connection:
-        """A new connection. Raises OSError."""
+        """A new connection. Raises OSError, also where the node isn't running."""
+        if self.host is None:
+            raise ConnectionRefusedError("it isn't running")
         sock = socket.socket(socket.AF_INET)  # create_connection() would ask a resolver, in a thread, for an address
         try:
             sock.settimeout(self._settings.connect_timeout)
