@@ -53,8 +53,12 @@ class NodeClient:
     def read_record(self) -> Record:
         """What the node holds as its record, read now. Raises Trouble."""
         self._proved = False
-        with expecting(self.name):
+        try:
             record = read_record(self.ask_anyone, self._records_bucket, self._record)
+        except UnexpectedAnswer as error:  # for one, of another node, which has other keys
+            self.close()
+            self._failed()
+            raise unexpected(self.name, error.reply) from None
         self._record, self._proved = record, record.own(self.name) is not None
         return record
 

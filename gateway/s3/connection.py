@@ -48,9 +48,12 @@ class Request(NamedTuple):
     def careful(self) -> bool:
         """Whether the body is sent only after the node's `100 Continue` (RFC 9110, 10.1.1), so that a dead connection
         or a rejected key shows while it can still be sent elsewhere: a body that can't be sent twice, or mustn't be,
-        because a second create-only PUT would fail on the first.
+        because a second create-only PUT would fail on the first. Never of an empty body, of which a server sends its
+        answer at once after the 100, or without one: RFC 9110 forbids it.
         """
-        return self.upload is not None and (not self.upload.whole or not self.headers.keys().isdisjoint(IF_MATCH))
+        if self.upload is None or not self.upload.length:
+            return False
+        return not self.upload.whole or not self.headers.keys().isdisjoint(IF_MATCH)
 
 
 @dataclass(slots=True)

@@ -19,6 +19,7 @@ from gateway.settings import Settings
 LAYOUT = Layout.first(["a", "b"])
 RECORD = "/objgw-layout/layout"
 GET = Request("GET", "/objgw/x")
+REFUSES = b"as a node does that has other keys"
 
 
 class FakeNode(ThreadingHTTPServer):
@@ -51,6 +52,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path == RECORD:
             if record is None:
                 status, body = 404, b"<Error><Code>NoSuchKey</Code></Error>"
+            elif record == REFUSES:
+                status, body = 403, b"<Error><Code>InvalidAccessKeyId</Code></Error>"
             else:
                 body = record
         etag = f'"{hashlib.md5(body).hexdigest()}"'
@@ -100,6 +103,7 @@ def test_the_first_request_on_a_connection_reads_the_record_and_no_other_does(no
 IMPOSTORS = {
     "another node": (LAYOUT.dump("b"), "it holds what belongs to b"),
     "a web server": (b"hello", "its record can't be read"),
+    "another node's keys": (REFUSES, "unexpected answer: 403 InvalidAccessKeyId"),
     "no record": (None, "no record of the layout"),
 }
 

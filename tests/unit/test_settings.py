@@ -168,12 +168,14 @@ def test_a_compose_file_hands_over_every_setting_and_the_likeliest_slips(file: s
     assert handed_over(file) == settings | files | slips | {"WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"}
 
 
-def test_the_readme_has_every_setting_and_all_files_have_one_image_of_nodes() -> None:
+def test_the_documents_have_every_setting_and_all_files_have_one_image_of_nodes() -> None:
+    settings = (CHECKOUT / "docs" / "operating.md").read_text()
+    assert {name for name in variables() if f"| `{name}` |" not in settings} == set()
     readme = (CHECKOUT / "README.md").read_text()
-    assert {name for name in variables() if f"| `{name}` |" not in readme} == set()
+    assert set(re.findall(r"^\| `(OBJGW_\w+)` \|", readme, re.MULTILINE)) < variables()
     images = {
         image
-        for file in ("README.md", "docker-compose.yml", "docker-stack.yml")
+        for file in ("docs/security.md", "docker-compose.yml", "docker-stack.yml")
         for image in re.findall(r"[\w./]*minio/minio:[\w.-]+", (CHECKOUT / file).read_text())
     }
     assert images == {MINIO}
