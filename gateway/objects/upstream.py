@@ -98,7 +98,7 @@ class Upstream:
             except (Unusable, OSError, UpstreamError) as error:
                 if connection:
                     connection.close()
-                if not last and self._again(node, connection, error):
+                if not last and self._again(node, connection, request, error):
                     continue
                 raise self._failed(node, request, error, trial, connected=connection is not None) from None
             except BaseException:  # the client broke off, or the request is refused
@@ -122,13 +122,13 @@ class Upstream:
         detail = "The server of this id's node ignores conditions on PUT, so this one can't be decided without a race."
         raise Refusal(HTTPStatus.NOT_IMPLEMENTED, f"{detail} Nothing was stored.")
 
-    def _again(self, node: Member, connection: Connection | None, error: Exception) -> bool:
+    def _again(self, node: Member, connection: Connection | None, request: Request, error: Exception) -> bool:
         """Whether an attempt that failed is worth another: nothing of it can have taken effect, and there is news."""
         if connection is None:
             return self.discovery.moved(node)
         if connection.reused and not connection.answered and not is_silence(error):
             node.forget()
-            return True
+            return request.repeatable
         return False
 
     def _failed(self, node: Member, request: Request, error: Exception, trial: bool, *, connected: bool) -> Refusal:

@@ -55,6 +55,13 @@ class Request(NamedTuple):
             return False
         return not self.upload.whole or not self.headers.keys().isdisjoint(IF_MATCH)
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether it may be sent again where nobody knows whether the node has read it: its effect is the same twice,
+        or the node hasn't asked for the body yet. A create-only PUT would fail on itself, and be told that it failed.
+        """
+        return self.upload is None or self.careful or self.headers.keys().isdisjoint(IF_MATCH)
+
 
 @dataclass(slots=True)
 class Reply:
