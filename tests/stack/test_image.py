@@ -23,7 +23,7 @@ def test_the_image_stops_with_a_plain_line_where_a_setting_can_not_be_used(share
 
 
 def test_the_image_becomes_healthy_and_stops_cleanly_though_a_client_keeps_its_connection(shared: Stack) -> None:
-    gateway = shared.add_gateway(healthcheck=None)  # the image's
+    gateway = shared.add_gateway(healthcheck={"interval": 10**9})  # the image's, each second (in nanoseconds)
     gateway.wait_ready()
 
     def health() -> str:
