@@ -13,6 +13,7 @@ import hashlib
 import http.client
 import secrets
 import time
+from collections.abc import Iterable
 from functools import partial
 
 import pytest
@@ -256,12 +257,23 @@ def test_one_connection_serves_requests_of_all_kinds_and_outcomes(gateway: Gatew
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def put_all(gateway: Gateway, objects: dict[str, bytes]) -> None:
+    """Stores the objects, several at a time."""
+    answers = together(partial(gateway.put, id, body) for id, body in objects.items())
+    assert [answer.status for answer in answers] == [200] * len(objects)
+
+
+def get_all(gateway: Gateway, ids: Iterable[str]) -> dict[str, bytes]:
+    """What is returned for the ids, read several at a time."""
+    ids = list(ids)
+    return {id: answer.body for id, answer in zip(ids, together(partial(gateway.get, id) for id in ids), strict=True)}
+
+
 @pytest.fixture(scope="module")
 def spread(shared: Stack) -> dict[str, bytes]:
     """300 objects that were put through the shared gateway."""
     objects = {random_id(): secrets.token_bytes(16) for _ in range(300)}
-    for id, body in objects.items():
-        assert shared.gateways[0].put(id, body).status == 200
+    put_all(shared.gateways[0], objects)
     return objects
 
 
@@ -277,15 +289,14 @@ def test_gateways_beside_each_other_restarted_and_with_four_workers_have_one_map
 ) -> None:
     other = shared.add_gateway({"WEB_CONCURRENCY": "4"})
     other.wait_ready()
-    assert {id: other.get(id).body for id in spread} == spread
+    assert get_all(other, spread) == spread
 
     changed = {id: secrets.token_bytes(16) for id in spread}
-    for id, body in changed.items():
-        assert other.put(id, body).status == 200
+    put_all(other, changed)
     other.restart()
     other.wait_ready()
     for gateway in (shared.gateways[0], other):
-        assert {id: gateway.get(id).body for id in changed} == changed
+        assert get_all(gateway, changed) == changed
     spread.update(changed)
     for node in shared.nodes:
         assert node.ids() & spread.keys() == {id for id in spread if shared.owner(id) is node}
@@ -305,8 +316,7 @@ def test_one_two_five_and_twelve_nodes_each_hold_what_the_formula_says(stack: St
         assert len(chosen) == count
         ids = [random_id() for _ in range(300)]
         gateway.wait_ready(ids[:60])
-        for id in ids:
-            assert gateway.put(id, id.encode()).status == 200
+        put_all(gateway, {id: id.encode() for id in ids})
         assert all(has(gateway, id) for id in ids[:60])
         for node in stack.nodes:
             mine = {id for id in ids if owner(id, chosen) == node.name} if node.name in chosen else set()

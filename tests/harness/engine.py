@@ -45,7 +45,10 @@ MINIO = COMPOSE.partition("${OBJGW_NODE_IMAGE:-")[2].partition("}")[0]
 
 @dataclass(frozen=True)
 class Call:
-    """One S3 request that a node got: MinIO's name for it ("GetObject"), the object's key, its answer's status."""
+    """One S3 request that a node got: MinIO's name for it ("GetObject"), the object's key, its answer's status.
+
+    Name and status are empty where the request ended before MinIO knew them.
+    """
 
     api: str
     key: str

@@ -19,6 +19,8 @@ from tests.harness.gateway import Gateway
 from tests.harness.stack import Stack
 from tests.harness.waiting import random_id
 
+LONG = ["test_swarm.py", "test_growing.py", "test_layout_changes.py", "test_unsettled.py", "test_soak.py"]
+
 
 def pytest_configure() -> None:
     def interrupt(*_: object) -> None:
@@ -28,8 +30,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First the tests whose fixture takes longest: of a process's tests, those at the end may become another's."""
-    items.sort(key=lambda item: item.path.name != "test_swarm.py")
+    """First the files that take longest: of a process's tests, those at the end may become another's.
+
+    So no file's fixture is made twice that takes long, and none is left for the end, when the other process is idle.
+    """
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

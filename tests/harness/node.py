@@ -142,7 +142,7 @@ class Node:
         audit = self.stack.lab.audit
         eventually(lambda: any(record["api"].get("bucket") == mark for record in audit.of(self.name)))
         return [
-            Call(record["api"]["name"], record["api"].get("object", ""), record["api"]["statusCode"])
+            Call(record["api"].get("name", ""), record["api"].get("object", ""), record["api"].get("statusCode", 0))
             for record in audit.of(self.name)
             if "objgw-tests" not in record.get("userAgent", "")
         ]

@@ -25,19 +25,15 @@ CHECKS = [
 
 set_hypothesis_home_dir("/tmp/hypothesis")  # the checkout is read-only
 
-hypothesis.settings.register_profile(
-    "contract",
+
+@contract.parametrize()
+@hypothesis.settings(
     max_examples=300,
     deadline=None,
     database=None,
     derandomize=True,  # what a run tells is about the change, not about its luck
     suppress_health_check=list(hypothesis.HealthCheck),
 )
-
-hypothesis.settings.load_profile("contract")
-
-
-@contract.parametrize()
 def test_no_request_is_answered_otherwise_than_the_contract_says(
     case: schemathesis.Case[Any], gateway: Gateway
 ) -> None:

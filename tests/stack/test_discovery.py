@@ -13,22 +13,20 @@ from tests.harness.stack import Stack
 from tests.harness.waiting import always, eventually, random_id, together
 
 
-def test_a_gateway_that_starts_before_the_docker_socket_is_there_finds_it(stack: Stack) -> None:
-    stack.add_nodes("12")
-    gateway = stack.add_gateway({"DOCKER_HOST": "unix:///tmp/docker.sock"}, socket_at="/real.sock")
+def test_a_gateway_that_starts_before_the_docker_socket_is_there_finds_it(shared: Stack) -> None:
+    gateway = shared.add_gateway({"DOCKER_HOST": "unix:///tmp/docker.sock"}, socket_at="/real.sock")
     assert_unavailable_for_all_methods(gateway, random_id())
     assert gateway.get("no-id").status == 400
     always(lambda: gateway.get("abc").status == 503, seconds=3)
     gateway.run("ln", "-s", "/real.sock", "/tmp/docker.sock")
-    eventually(lambda: all(gateway.put(stack.id_of(node)).status == 200 for node in stack.nodes), within=PROMPT)
-    assert_only_own_ids_reached(stack)
+    eventually(lambda: all(gateway.put(shared.id_of(node)).status == 200 for node in shared.nodes), within=PROMPT)
+    assert_only_own_ids_reached(shared)
 
 
-def test_a_gateway_whose_docker_refuses_and_then_hangs_at_the_start_answers_503_and_recovers(stack: Stack) -> None:
-    relay = stack.add_relay()
+def test_a_gateway_whose_docker_refuses_and_then_hangs_at_the_start_answers_503_and_recovers(shared: Stack) -> None:
+    relay = shared.add_relay()
     relay.close()
-    stack.add_nodes("12")
-    gateway = stack.add_gateway({"OBJGW_DOCKER_TIMEOUT": "1"}, relay=relay)
+    gateway = shared.add_gateway({"OBJGW_DOCKER_TIMEOUT": "1"}, relay=relay)
     assert_unavailable_for_all_methods(gateway, random_id())
     relay.hang()
     relay.open()
@@ -36,28 +34,28 @@ def test_a_gateway_whose_docker_refuses_and_then_hangs_at_the_start_answers_503_
     eventually(lambda: relay.connections > 0)
     assert_unavailable_for_all_methods(gateway, random_id())
     relay.open()
-    eventually(lambda: all(gateway.put(stack.id_of(node)).status == 200 for node in stack.nodes), within=PROMPT)
-    assert_only_own_ids_reached(stack)
+    eventually(lambda: all(gateway.put(shared.id_of(node)).status == 200 for node in shared.nodes), within=PROMPT)
+    assert_only_own_ids_reached(shared)
 
 
 @pytest.mark.parametrize("fault", ["refuses", "hangs"])
-def test_without_docker_requests_go_on_and_once_it_is_back_a_node_made_anew_is_found(stack: Stack, fault: str) -> None:
-    relay = stack.add_relay()
-    one, anew, three = stack.add_nodes("123")
+def test_without_docker_requests_go_on_and_once_it_is_back_a_node_made_anew_is_found(faulty: Stack, fault: str) -> None:
+    relay = faulty.add_relay()
+    one, anew, three = faulty.nodes
     # What was sent to a container that is gone isn't always refused: then it has its time-out.
     timeouts = {"OBJGW_DOCKER_TIMEOUT": "1", "OBJGW_CONNECT_TIMEOUT": "0.5", "OBJGW_NODE_TIMEOUT": "5"}
-    gateway = stack.add_gateway(timeouts, relay=relay)
+    gateway = faulty.add_gateway(timeouts, relay=relay)
     gateway.wait_ready()
-    ids = store(stack, stack.nodes)
-    with stack.steady(gateway, [ids[one], ids[three]]):
+    ids = store(faulty, faulty.nodes)
+    with faulty.steady(gateway, [ids[one], ids[three]]):
         relay.close() if fault == "refuses" else relay.hang()
         for node in (one, anew, three):
             always(has, gateway, ids[node], seconds=1)
-        anew.recreate(password=f"pass{secrets.token_hex(12)}", address=stack.new_address())
+        anew.recreate(password=f"pass{secrets.token_hex(12)}", address=faulty.new_address())
         assert_unavailable_for_all_methods(gateway, ids[anew])
         relay.open()
         eventually(has, gateway, ids[anew], within=PROMPT)
-    assert_only_own_ids_reached(stack)
+    assert_only_own_ids_reached(faulty)
 
 
 def test_docker_is_asked_no_more_often_because_of_requests(stack: Stack) -> None:

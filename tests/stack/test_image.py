@@ -12,8 +12,8 @@ from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id
 
 
-def test_the_image_stops_with_a_plain_line_where_a_setting_can_not_be_used(stack: Stack) -> None:
-    gateway = stack.add_gateway({"OBJGW_NODE_PORT": "abc"}, start=False)
+def test_the_image_stops_with_a_plain_line_where_a_setting_can_not_be_used(shared: Stack) -> None:
+    gateway = shared.add_gateway({"OBJGW_NODE_PORT": "abc"}, start=False)
     gateway.container.start()
     assert gateway.container.wait(timeout=20)["StatusCode"] != 0
     named = [line for line in gateway.logs().splitlines() if "OBJGW_NODE_PORT" in line]
@@ -22,9 +22,8 @@ def test_the_image_stops_with_a_plain_line_where_a_setting_can_not_be_used(stack
     assert "Traceback" not in gateway.logs()
 
 
-def test_the_image_becomes_healthy_and_stops_cleanly_though_a_client_keeps_its_connection(stack: Stack) -> None:
-    stack.add_node("1")
-    gateway = stack.add_gateway(healthcheck=None)  # the image's
+def test_the_image_becomes_healthy_and_stops_cleanly_though_a_client_keeps_its_connection(shared: Stack) -> None:
+    gateway = shared.add_gateway(healthcheck={"interval": 10**9})  # the image's, each second (in nanoseconds)
     gateway.wait_ready()
 
     def health() -> str:
@@ -43,9 +42,8 @@ def test_the_image_becomes_healthy_and_stops_cleanly_though_a_client_keeps_its_c
     assert "Traceback" not in gateway.logs()
 
 
-def test_a_request_that_is_under_way_when_the_gateway_is_told_to_stop_is_finished(stack: Stack) -> None:
-    node = stack.add_node("1")
-    gateway = stack.add_gateway()
+def test_a_request_that_is_under_way_when_the_gateway_is_told_to_stop_is_finished(shared: Stack) -> None:
+    gateway = shared.add_gateway()
     gateway.wait_ready()
     id = random_id()
 
@@ -57,7 +55,7 @@ def test_a_request_that_is_under_way_when_the_gateway_is_told_to_stop_is_finishe
 
     assert gateway.put(id, body()).status == 200
     assert gateway.container.wait(timeout=20)["StatusCode"] == 0
-    assert node.client().get_object(BUCKET, id).read() == b"before and after"
+    assert shared.owner(id).client().get_object(BUCKET, id).read() == b"before and after"
 
 
 def test_the_image_holds_only_what_runs(gateway: Gateway) -> None:

@@ -86,11 +86,11 @@ def test_ids_of_a_node_that_refuses_the_keys_of_its_environment_get_503_and_othe
     assert "told-password" not in gateway.logs()
 
 
-def test_neither_answers_nor_the_log_show_keys_and_answers_show_no_address(stack: Stack) -> None:
-    node, other = stack.add_nodes("12")
-    gateway = stack.add_gateway({"OBJGW_NODE_TIMEOUT": "3"})
+def test_neither_answers_nor_the_log_show_keys_and_answers_show_no_address(faulty: Stack) -> None:
+    node, other = faulty.nodes[:2]
+    gateway = faulty.add_gateway({"OBJGW_NODE_TIMEOUT": "3"})
     gateway.wait_ready()
-    ids = store(stack, stack.nodes)
+    ids = store(faulty, faulty.nodes)
     answers = [gateway.get(ids[node]), gateway.get(random_id()), gateway.get("no-id"), gateway.request("POST", "/x")]
     for fault in (node.pause, node.unpause, node.stop, node.remove):
         fault()

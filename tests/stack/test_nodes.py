@@ -134,11 +134,11 @@ def test_ids_of_a_paused_node_get_503_at_once_and_all_others_are_untouched(fault
     assert_only_own_ids_reached(faulty)
 
 
-def test_a_node_that_is_silent_for_too_long_gets_503_for_its_request(stack: Stack) -> None:
-    silent, other = stack.add_nodes("12")
-    gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_NODE_TIMEOUT": "3"})
+def test_a_node_that_is_silent_for_too_long_gets_503_for_its_request(faulty: Stack) -> None:
+    silent, other = faulty.nodes[:2]
+    gateway = faulty.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_NODE_TIMEOUT": "3"})
     gateway.wait_ready()
-    ids = store(stack, stack.nodes)
+    ids = store(faulty, faulty.nodes)
     silent.pause()
     for request in (gateway.get, gateway.put, gateway.get):
         began = time.monotonic()

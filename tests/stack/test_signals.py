@@ -52,9 +52,8 @@ def under_way(gateway: Gateway, large: str, upload: str, go_on: threading.Event)
             thread.join()
 
 
-def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway_goes_on(stack: Stack) -> None:
-    stack.add_node("1")
-    gateway = stack.add_gateway({"WEB_CONCURRENCY": "2"})
+def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway_goes_on(shared: Stack) -> None:
+    gateway = shared.add_gateway({"WEB_CONCURRENCY": "2"})
     gateway.wait_ready()
     large, upload, small = store(gateway, pattern(24 * MIB)), random_id(), store(gateway, b"small")
     go_on, outcomes = threading.Event(), list[Any]()
@@ -83,15 +82,14 @@ def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway
     assert gateway.container.wait(timeout=20)["StatusCode"] == 0
     # A connection that nobody had accepted when the port was closed is reset by the kernel.
     assert [each for each in outcomes if each != 200 and not isinstance(each, ConnectionResetError)] == []
-    successor = stack.add_gateway()
+    successor = shared.add_gateway()
     successor.wait_ready()
     assert successor.get(upload).body == pattern(400_000)
 
 
-def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_object(stack: Stack) -> None:
-    node = stack.add_node("1")
+def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_object(shared: Stack) -> None:
     # On a host, so that its network, and with it what it tells its clients, isn't gone together with it.
-    gateway = stack.add_gateway({"GUNICORN_CMD_ARGS": "--graceful-timeout 2"}, beside=stack.add_host())
+    gateway = shared.add_gateway({"GUNICORN_CMD_ARGS": "--graceful-timeout 2"}, beside=shared.add_host())
     gateway.wait_ready()
     large, upload, go_on = store(gateway, pattern(24 * MIB)), store(gateway, b"the old object"), threading.Event()
     with under_way(gateway, large, upload, go_on) as ended:
@@ -100,7 +98,7 @@ def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_obje
         go_on.set()
     assert isinstance(ended["upload"], BROKEN)
     assert ended["download"] < 24 * MIB
-    assert node.client().get_object(BUCKET, upload).read() == b"the old object"
+    assert shared.owner(upload).client().get_object(BUCKET, upload).read() == b"the old object"
 
 
 def test_a_worker_that_is_killed_takes_only_its_own_requests_along_and_is_replaced(shared: Stack) -> None:

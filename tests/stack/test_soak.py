@@ -16,10 +16,9 @@ def test_a_minute_of_faults_of_all_kinds_loses_nothing_and_mixes_nothing(stack: 
     assert report["end"]["descriptors of a worker"] <= report["begin"]["descriptors of a worker"] + 20, report
 
 
-def test_5000_damaged_requests_make_no_5xx_and_cost_neither_a_worker_nor_memory(stack: Stack) -> None:
-    host = stack.add_host()
-    stack.add_nodes("123")
-    gateway = stack.add_gateway({"WEB_CONCURRENCY": "2"}, beside=host)
+def test_5000_damaged_requests_make_no_5xx_and_cost_neither_a_worker_nor_memory(shared: Stack) -> None:
+    host = shared.add_host()
+    gateway = shared.add_gateway({"WEB_CONCURRENCY": "2"}, beside=host)
     gateway.wait_ready()
     report = fuzz(gateway, requests=5000, seed=1)  # bench/fuzz.py takes others
     assert report["failures"] == [], report

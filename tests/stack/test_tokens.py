@@ -112,8 +112,8 @@ def test_without_tokens_everything_is_open_and_the_log_says_so(shared: Stack, ga
     assert "no token is set: whoever reaches the gateway may read and write" in gateway.logs()
 
 
-def test_a_token_file_that_is_not_there_stops_the_start_with_one_line_that_names_it(stack: Stack) -> None:
-    gateway = stack.add_gateway({"OBJGW_TOKENS_FILE": "/run/secrets/tokens"}, start=False)
+def test_a_token_file_that_is_not_there_stops_the_start_with_one_line_that_names_it(shared: Stack) -> None:
+    gateway = shared.add_gateway({"OBJGW_TOKENS_FILE": "/run/secrets/tokens"}, start=False)
     gateway.container.start()
     assert gateway.container.wait(timeout=20)["StatusCode"] != 0
     assert len([line for line in gateway.logs().splitlines() if "OBJGW_TOKENS_FILE" in line]) == 1
