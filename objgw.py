@@ -33,7 +33,7 @@ from gateway.nodes.records import Records
 from gateway.nodes.view import Directory
 from gateway.objects.moving import Moving
 from gateway.objects.settled import Gone, Settled
-from gateway.objects.upstream import TRIES, Moved, Upstream
+from gateway.objects.upstream import REQUEST_ATTEMPTS, OwnerChanged, Upstream
 from gateway.objects.writes import deleting, writing
 from gateway.s3.body import BodyError
 from gateway.settings import Settings, read_or_exit
@@ -72,7 +72,7 @@ class Gateway:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if not self._started:
             self.start()
-        seen = self.recorder.begin(environ)
+        observation = self.recorder.begin(environ)
         try:
             answer = self.answer(environ)
         except Refusal as refusal:
@@ -82,7 +82,7 @@ class Gateway:
         except Exception:
             log.exception("%r %r", environ["REQUEST_METHOD"], environ["PATH_INFO"])
             answer = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed; its log says why.").answer()
-        answer = seen.end(answer)
+        answer = observation.end(answer)
         start_response(answer.status, answer.headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" else answer.body
 
@@ -108,7 +108,7 @@ class Gateway:
 
     def _read(self, method: str, object_id: str, environ: Environ) -> Answer:
         """A miss is one only by the view that says where to look; where another came meanwhile, it looks again."""
-        for _ in range(TRIES):
+        for _ in range(REQUEST_ATTEMPTS):
             view = self.upstream.view()
             candidates = view.candidates(object_id)
             try:
@@ -120,19 +120,19 @@ class Gateway:
             except Refusal as refusal:
                 if refusal.status is not HTTPStatus.NOT_FOUND or self.directory.current_view() is view:
                     raise
-        raise Moved
+        raise OwnerChanged
 
     def _delete(self, object_id: str, environ: Environ) -> Answer:
         """It may be done twice, so that it starts over where the owner has become another meanwhile."""
         deleting(environ)
-        for _ in range(TRIES):
+        for _ in range(REQUEST_ATTEMPTS):
             view = self.upstream.view()
             candidates = view.candidates(object_id)
-            with contextlib.suppress(Moved):
+            with contextlib.suppress(OwnerChanged):
                 if candidates.others and not view.moved:
                     return self.moving.delete(object_id, view, candidates)
                 return self.settled.delete(object_id, candidates.owner, view)
-        raise Moved
+        raise OwnerChanged
 
     def _put(self, object_id: str, environ: Environ) -> Answer:
         """It can't start over: what was read of the body is gone. So it goes by the view after its first bytes."""

@@ -24,11 +24,11 @@ from gateway.ctl.console import say
 from gateway.ctl.errors import (
     IGNORES_CONDITIONS,
     Busy,
+    CommandError,
     LayoutChanged,
     LockLost,
-    NodeTrouble,
+    NodeError,
     Stopped,
-    Trouble,
 )
 from gateway.ctl.layout_store import LayoutStore
 from gateway.nodes.layout import LEASE_SECONDS, POLL_SECONDS, Layout
@@ -81,7 +81,7 @@ class WorkLock:
         names = survey.layout.all_names
         if ignorant := [name for name in names if self.cluster.keeps_conditions(name) is False]:
             reason = "so objects can't be moved while clients write"
-            raise Trouble(f"{ignorant[0]} {IGNORES_CONDITIONS}, {reason}")
+            raise CommandError(f"{ignorant[0]} {IGNORES_CONDITIONS}, {reason}")
         self._node = names[0]
         self._take()
         try:
@@ -100,7 +100,7 @@ class WorkLock:
         for thread in self._threads:
             thread.join(self.cluster.settings.connect_timeout)
         if self._etag:
-            with contextlib.suppress(Trouble):
+            with contextlib.suppress(CommandError):
                 if self._swap(self._etag, until=0.0):  # it is still ours
                     self.cluster.client(self._node).ask(Request("DELETE", self._path))
             self._etag = ""
@@ -108,7 +108,7 @@ class WorkLock:
     def check(self, *names: str) -> None:
         """Raises unless these nodes may be written to now.
 
-        Raises Stopped, LayoutChanged, LockLost, and NodeTrouble where a node gives no record.
+        Raises Stopped, LayoutChanged, LockLost, and NodeError where a node gives no record.
         """
         patience = time.monotonic() + self.cluster.settings.node_timeout
         while True:
@@ -123,7 +123,7 @@ class WorkLock:
             if not late:
                 return
             if now > patience:
-                raise NodeTrouble(f"{late[0]}'s record can't be read in time")
+                raise NodeError(f"{late[0]}'s record can't be read in time")
             time.sleep(0.05)
 
     def pause(self, seconds: float) -> None:
@@ -200,7 +200,7 @@ class WorkLock:
                 if not self._write(self._etag):
                     self._good_until, self._etag = -math.inf, ""  # somebody else's
                     return
-            except Trouble:
+            except CommandError:
                 pause = 0.5
 
     # -- the leases
@@ -209,10 +209,10 @@ class WorkLock:
         """The thread that looks at a node's record."""
         while not self.stop.is_set():
             began = time.monotonic()
-            with contextlib.suppress(Trouble):
+            with contextlib.suppress(CommandError):
                 record = self.cluster.client(name).read_record()
                 layout = record.own(name)
-                if layout is None and (record.trouble(name) or name not in self.layout.fresh):
+                if layout is None and (record.trouble(name) or name not in self.layout.unrecorded):
                     self._emptied = True
                 elif layout is not None and is_other_work(self.layout, layout):
                     self._newer = layout
@@ -234,5 +234,5 @@ def is_other_work(layout: Layout, other: Layout) -> bool:
 
 def is_same_work(one: Layout, other: Layout) -> bool:
     """Whether two layouts say the same of where objects belong, and of how far the work is."""
-    fields = ("origin", "spreads", "lost", "moved")
+    fields = ("origin", "memberships", "lost", "moved")
     return all(getattr(one, name) == getattr(other, name) for name in fields)

@@ -23,19 +23,19 @@ def keeps_conditions(ask: Callable[[Request], Reply], bucket: str) -> bool | Non
 
     `ask` makes one request to the server, and raises what it raises; `bucket` is one that is there.
     """
-    kept = put(ask, f"/{bucket}/{CREATED}", {"if-none-match": "*"})
+    kept = decides_condition(ask, f"/{bucket}/{CREATED}", {"if-none-match": "*"})
     if kept is False:  # it created the object, or replaced it: the second time tells
-        kept = put(ask, f"/{bucket}/{CREATED}", {"if-none-match": "*"})
+        kept = decides_condition(ask, f"/{bucket}/{CREATED}", {"if-none-match": "*"})
     if not kept:
         return kept
     missing = f"/{bucket}/{CREATED}-{secrets.token_hex(8)}"
-    kept = put(ask, missing, {"if-match": '"none"'})
+    kept = decides_condition(ask, missing, {"if-match": '"none"'})
     if kept is False:
         ask(Request("DELETE", missing))
     return kept
 
 
-def put(ask: Callable[[Request], Reply], path: str, condition: dict[str, str]) -> bool | None:
+def decides_condition(ask: Callable[[Request], Reply], path: str, condition: dict[str, str]) -> bool | None:
     """Whether a PUT fails on its condition; None where it fails otherwise."""
     reply = ask(Request("PUT", path, condition, Upload(io.BytesIO(), 0)))
     return DECIDED.get(reply.status) if reply.code != "NoSuchBucket" else None

@@ -54,7 +54,7 @@ class Discovery:
             self.renew()
         self.wait_begun(self.settings.connect_timeout)
 
-    def moved(self, node: Member) -> bool:
+    def replaced(self, node: Member) -> bool:
         """Whether the source, read now, has another address or other keys for this node."""
         return self.renew() and node.closed
 

@@ -17,11 +17,11 @@ from gateway.nodes.acquire import prove
 from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.layout import (
+    EXPIRING_ETAG,
     HOLD_SECONDS,
     LEASE_SECONDS,
-    MARKER_ETAG,
     POLL_SECONDS,
-    SWEPT_ETAG,
+    TOMBSTONE_ETAG,
     WRITE_SECONDS,
     Layout,
     merge,
@@ -32,12 +32,12 @@ from gateway.nodes.store import UnexpectedAnswer, may_take, write_record, writin
 from gateway.nodes.view import Directory
 from gateway.s3.body import Upload
 from gateway.s3.connection import Reply, Request, UpstreamError
+from gateway.s3.headers import LISTING_PAGE
 
 log = logging.getLogger("objgw")
 
 LOOK_SECONDS = 5.0  # that a node may take to give its record
 QUIET_SECONDS = 10.0  # from the last change of the layout to looking whether it is settled
-LISTED = 1000  # keys in one listing, as many as S3 gives at once
 
 
 class Records:
@@ -62,7 +62,7 @@ class Records:
                 for target in (self.discovery.watch, self._poll, self._keep_records):
                     threading.Thread(target=target, name=f"objgw-{target.__name__}", daemon=True).start()
 
-    def decides(self, node: Member) -> bool | None:
+    def decides_conditions(self, node: Member) -> bool | None:
         """Whether the node's server decides the conditions of a PUT; None where that can't be found out now."""
         if node.standing.keeps_conditions is None:
             node.look_due = 0.0
@@ -72,7 +72,7 @@ class Records:
         return node.standing.keeps_conditions
 
     def _poll(self) -> None:
-        """The thread that has each node's record looked at, and spreads taken into use. It never waits for a node."""
+        """The thread that has each node's record looked at, and memberships taken into use. It never waits for a node."""
         while True:
             self.directory.due.clear()
             for node in list(self.directory.by_name.values()):
@@ -185,7 +185,7 @@ class Records:
                 self._absorbed |= {layout, record}
                 return merged
         # A node that was in the layout once, so that it has a record, may hold what was deleted or replaced since.
-        new = {node.name for node in serving if not node.standing.layout or node.name in layout.fresh}
+        new = {node.name for node in serving if not node.standing.layout or node.name in layout.unrecorded}
         new -= {*layout.names, *layout.removed}
         known_nodes = self.directory.by_name
         if new and not any(known_nodes[name].standing.keeps_conditions is False for name in {*new, *layout.mentioned}):
@@ -193,7 +193,7 @@ class Records:
         known = layout.known(node.name for node in serving if node.standing.layout)
         if known is not layout:
             return known
-        in_use = now > layout.spreads[0].since + HOLD_SECONDS + LEASE_SECONDS
+        in_use = now > layout.memberships[0].since + HOLD_SECONDS + LEASE_SECONDS
         if layout.settled or not in_use or time.monotonic() - self._quiet_since < QUIET_SECONDS:
             return None
         self._quiet_since = time.monotonic()
@@ -205,9 +205,9 @@ class Records:
     def _begin(self, serving: list[Member]) -> None:
         """The first layout: Docker's list."""
         names = tuple(self.directory.by_name)
-        layout = Layout.first(names, fresh=names)
+        layout = Layout.first(names, unrecorded=names)
         if not all(self._in_place(node, layout) for node in serving):
-            layout = Layout.first(names, fresh=names, anywhere=True)
+            layout = Layout.first(names, unrecorded=names, anywhere=True)
         if serving:
             self._record(layout, serving)
         else:  # none that runs is S3, or takes our keys: requests will say so
@@ -221,9 +221,9 @@ class Records:
         ids = re.findall(rb"<Key>([^<]*)</Key>", reply.body)
         return (
             reply.status == 200
-            and (len(ids) < LISTED or layout.version == 1)
-            and MARKER_ETAG.strip('"').encode() not in reply.body
-            and SWEPT_ETAG.strip('"').encode() not in reply.body
+            and (len(ids) < LISTING_PAGE or layout.version == 1)
+            and TOMBSTONE_ETAG.strip('"').encode() not in reply.body
+            and EXPIRING_ETAG.strip('"').encode() not in reply.body
             and all(owner_name(layout.names, each.decode()) == node.name for each in ids if each.isalnum())
         )
 

@@ -103,7 +103,7 @@ def may_take(name: str, record: Record, layout: Layout) -> bool:
     """
     if name not in layout.all_names or record.trouble(name):
         return False
-    return record.layout is not None or name in layout.fresh
+    return record.layout is not None or name in layout.unrecorded
 
 
 def writing_order(records: Mapping[str, Record], before: Layout | None, after: Layout) -> list[str]:

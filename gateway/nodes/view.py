@@ -15,7 +15,7 @@ from typing import NamedTuple
 from gateway.nodes.layout import HOLD_SECONDS, Layout
 from gateway.nodes.member import Member
 from gateway.nodes.placement import position
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 
 log = logging.getLogger("objgw")
@@ -25,9 +25,9 @@ class View(NamedTuple):
     """What requests go by: the layout, as it is in force, with its nodes. It is replaced as a whole."""
 
     nodes: tuple[Member, ...] = ()  # that ids are spread over, sorted by name
-    older: tuple[tuple[Member | None, ...], ...] = ()  # those of earlier spreads, newest first; None: given up
+    older: tuple[tuple[Member | None, ...], ...] = ()  # those of earlier memberships, newest first; None: given up
     anywhere: tuple[Member, ...] = ()  # all nodes, where nobody knows over which ids were spread
-    era: int = 0
+    epoch: int = 0
     moved: bool = False  # every object is with its owner, so that a miss there is a miss
     until: float = math.inf  # Unix time from which on requests wait for the next view
 
@@ -96,18 +96,18 @@ class Directory:
                 self.changed.wait_for(lambda: time.time() < self.view.until)
         return self.view
 
-    def find(self, records: list[NodeRecord]) -> None:
+    def find(self, endpoints: list[Endpoint]) -> None:
         """Takes what Docker says of the nodes. A name of the layout keeps its place when Docker doesn't list it."""
-        found = {record.name: record for record in records}
+        found = {endpoint.name: endpoint for endpoint in endpoints}
         kept = self.layout.mentioned if self.layout else self.by_name
         after = {}
         for name in sorted(found.keys() | set(kept)):
-            record, node = found.get(name, NodeRecord(name)), self.by_name.get(name)
-            if node is None or node.record != record:
-                log.info("node %s, was %s", record, node.record if node else "not there")
+            endpoint, node = found.get(name, Endpoint(name)), self.by_name.get(name)
+            if node is None or node.endpoint != endpoint:
+                log.info("node %s, was %s", endpoint, node.endpoint if node else "not there")
                 if node:
                     node.close()
-                node = Member(record, self.settings)
+                node = Member(endpoint, self.settings)
                 self.due.set()
             after[name] = node
         for name in self.by_name.keys() - after.keys():
@@ -121,20 +121,20 @@ class Directory:
         if layout is None:
             return
         for name in layout.mentioned:
-            self.by_name.setdefault(name, Member(NodeRecord(name), self.settings))
+            self.by_name.setdefault(name, Member(Endpoint(name), self.settings))
         for node in self.by_name.values():
-            node.standing.expect(record=node.name in layout.all_names and node.name not in layout.fresh)
+            node.standing.expect(record=node.name in layout.all_names and node.name not in layout.unrecorded)
         newest, *older = layout.in_force(now - HOLD_SECONDS)
-        switches = [spread.since for spread in layout.spreads if spread.since > now - HOLD_SECONDS]
+        switches = [membership.since for membership in layout.memberships if membership.since > now - HOLD_SECONDS]
         view = View(
             tuple(self.by_name[name] for name in newest.names),
             tuple(
-                tuple(None if name in layout.lost else self.by_name[name] for name in spread.names)
-                for spread in older
-                if spread.names
+                tuple(None if name in layout.lost else self.by_name[name] for name in membership.names)
+                for membership in older
+                if membership.names
             ),
-            tuple(self.by_name.values()) if any(not spread.names for spread in older) else (),
-            newest.era,
+            tuple(self.by_name.values()) if any(not membership.names for membership in older) else (),
+            newest.epoch,
             layout.moved,
             min(switches) - HOLD_SECONDS if switches else math.inf,
         )

@@ -31,7 +31,7 @@ def download(
     breaks off, ConnectionResetError makes the server break the client's connection, so that what it has can't pass for
     the whole. A connection of which something is unread is never used again.
     """
-    left, step, seen = reply.left, DOWNLOAD_BLOCK, current.get()
+    left, step, observation = reply.left, DOWNLOAD_BLOCK, current.get()
     node.downloads.add(connection)
     pipe = wide_pipe() if relay and left > 2 * DOWNLOAD_BLOCK else ()
     try:
@@ -44,7 +44,7 @@ def download(
                 began = time.monotonic()
                 relay(pipe[0], moved)
                 step = PIPE if time.monotonic() - began < BRISK_SECONDS else DOWNLOAD_BLOCK
-                seen.bytes += moved
+                observation.bytes += moved
                 left -= moved
                 continue
             block = connection.receive(min(left, DOWNLOAD_BLOCK))

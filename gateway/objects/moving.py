@@ -13,13 +13,13 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from gateway.answers import Answer, Environ, Refusal, unavailable
-from gateway.nodes.layout import DELETED, ERA, MARKER, POLL_SECONDS, SWEPT_ETAG
+from gateway.nodes.layout import DELETED, EPOCH, EXPIRING_ETAG, POLL_SECONDS, TOMBSTONE
 from gateway.nodes.member import Member
 from gateway.nodes.view import Candidates, View
 from gateway.objects.dates import http_time
 from gateway.objects.semantics import CONDITIONS, permits
-from gateway.objects.settled import CONDITION_FAILED, NO_OBJECT, Gone, Settled, refusal
-from gateway.objects.upstream import TRIES
+from gateway.objects.settled import CONDITION_FAILED, NO_OBJECT, Gone, Settled, refusal_of
+from gateway.objects.upstream import REQUEST_ATTEMPTS
 from gateway.s3.body import Upload
 from gateway.s3.headers import IF_MATCH
 
@@ -33,9 +33,9 @@ class Copy(NamedTuple):
 
     node: Member
     etag: str
-    era: int
+    epoch: int
     modified: int  # Unix time
-    deleted: bool  # it is a marker
+    deleted: bool  # it is a tombstone
 
 
 class Moving:
@@ -47,7 +47,7 @@ class Moving:
 
     def read(self, method: str, object_id: str, environ: Environ, candidates: Candidates) -> Answer:
         """The newest copy, wherever it is. Raises Refusal where a node that may have it can't be asked."""
-        plain = not any(name in environ for name in CONDITIONAL)  # a condition or range could be met by a marker
+        plain = not any(name in environ for name in CONDITIONAL)  # a condition or range could be met by a tombstone
         if plain and (candidates.owner_has_newest or self.directory.view.moved):
             try:
                 return self.settled.read(method, object_id, environ, candidates.owner)
@@ -56,7 +56,7 @@ class Moving:
             except Refusal as refusal:
                 if refusal.status is not HTTPStatus.NOT_FOUND:
                     raise
-        for _ in range(TRIES):
+        for _ in range(REQUEST_ATTEMPTS):
             view = self.upstream.view()
             newest, _mine = self._newest(object_id, view, view.candidates(object_id))
             if newest is None or newest.deleted:
@@ -72,22 +72,22 @@ class Moving:
         """Stores it with the owner.
 
         The condition of the upload is decided here, by all copies, and made one on what the owner has; also without
-        a condition of its own it replaces a marker only if that is still there, for `rebalance` removes markers.
+        a condition of its own it replaces a tombstone only if that is still there, for `rebalance` removes tombstones.
         """
         conditions = {name: headers.pop(name) for name in IF_MATCH if name in headers}
-        for _ in range(TRIES):
+        for _ in range(REQUEST_ATTEMPTS):
             view = self.upstream.view()
             candidates = view.candidates(object_id)
             if conditions:
                 newest, mine = self._newest(object_id, view, candidates)
             else:
                 newest, mine = None, self._copy(object_id, candidates.owner)
-            if mine and mine.etag == SWEPT_ETAG and mine.deleted:
+            if mine and mine.etag == EXPIRING_ETAG and mine.deleted:
                 time.sleep(POLL_SECONDS / 10)
                 continue
             if not permits(conditions, newest.etag if newest and not newest.deleted else None):
                 raise Refusal(HTTPStatus.PRECONDITION_FAILED, CONDITION_FAILED)
-            sent = {**headers, ERA: str(view.era)}
+            sent = {**headers, EPOCH: str(view.epoch)}
             if mine and (conditions or (mine.deleted and mine.node.standing.keeps_conditions)):
                 sent["if-match"] = mine.etag
             elif conditions:
@@ -102,12 +102,12 @@ class Moving:
         raise unavailable("The object changed meanwhile; try again.")
 
     def delete(self, object_id: str, view: View, candidates: Candidates) -> Answer:
-        """Leaves a marker with the owner, which hides all other copies, then deletes those that can be reached.
+        """Leaves a tombstone with the owner, which hides all other copies, then deletes those that can be reached.
 
         Not where one of the others is about to become the owner: it might have a newer object by the time it is asked.
         """
-        headers = {"content-type": "text/plain", ERA: str(view.era), DELETED: "1"}
-        self.settled.put(object_id, headers, Upload(io.BytesIO(MARKER), len(MARKER)), candidates.owner, view)
+        headers = {"content-type": "text/plain", EPOCH: str(view.epoch), DELETED: "1"}
+        self.settled.put(object_id, headers, Upload(io.BytesIO(TOMBSTONE), len(TOMBSTONE)), candidates.owner, view)
         for node in candidates.others if view.until == math.inf and self.directory.view is view else ():
             try:
                 self.settled.delete(object_id, node)
@@ -118,13 +118,13 @@ class Moving:
     def _newest(self, object_id: str, view: View, candidates: Candidates) -> tuple[Copy | None, Copy | None]:
         """The newest copy of an object, and the owner's. Raises Refusal where a node that has to be asked can't be."""
         mine = self._copy(object_id, candidates.owner)
-        if view.moved or (mine and (candidates.owner_has_newest or mine.era == view.era)):
+        if view.moved or (mine and (candidates.owner_has_newest or mine.epoch == view.epoch)):
             return mine, mine
         copies = [copy for copy in (mine, *(self._copy(object_id, node) for node in candidates.others)) if copy]
         if not copies:  # it may have been moved while they were asked
             mine = self._copy(object_id, candidates.owner)
             return mine, mine
-        return max(copies, key=lambda copy: (copy.era, copy.modified)), mine
+        return max(copies, key=lambda copy: (copy.epoch, copy.modified)), mine
 
     def _copy(self, object_id: str, node: Member) -> Copy | None:
         """What a node has of an object."""
@@ -133,7 +133,7 @@ class Moving:
         if reply.status == 404:
             return None
         if reply.status != 200:
-            raise refusal(node, reply)
-        era, modified = reply.headers.get(ERA, "0"), http_time(reply.headers.get("last-modified")) or 0
+            raise refusal_of(node, reply)
+        epoch, modified = reply.headers.get(EPOCH, "0"), http_time(reply.headers.get("last-modified")) or 0
         deleted = DELETED in reply.headers
-        return Copy(node, reply.headers.get("etag", ""), int(era) if era.isdecimal() else 0, modified, deleted)
+        return Copy(node, reply.headers.get("etag", ""), int(epoch) if epoch.isdecimal() else 0, modified, deleted)

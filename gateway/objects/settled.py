@@ -27,7 +27,7 @@ CHECKSUM_REFUSED = frozenset(
 
 
 class Gone(Refusal):
-    """404: the object was deleted while the layout wasn't settled, as a marker says. No other node has to be asked."""
+    """404: the object was deleted while the layout wasn't settled, as a tombstone says. No other node has to be asked."""
 
 
 class Settled:
@@ -52,7 +52,7 @@ class Settled:
             node.release(connection)
             if reply.status == 304:
                 return not_modified(reply)
-            raise refusal(node, reply)
+            raise refusal_of(node, reply)
         if DELETED in reply.headers:
             node.leave(connection, reply)
             raise Gone(HTTPStatus.NOT_FOUND, NO_OBJECT)
@@ -65,7 +65,7 @@ class Settled:
                 raise Refusal(status, CONDITION_FAILED)
         if beyond:
             node.release(connection)
-            raise refusal(node, beyond)
+            raise refusal_of(node, beyond)
         status = HTTPStatus(reply.status)
         if reply.headers.get("content-range", "").endswith("/0"):  # MinIO, to a suffix of nothing: no such range
             status = HTTPStatus.OK
@@ -95,20 +95,20 @@ class Settled:
         return Upload(stream, length)
 
     def put(self, object_id: str, headers: Mapping[str, str], upload: Upload, node: Member, view: View) -> Answer:
-        """Stores it with the node, the owner by this view. Raises Moved where that isn't the owner any more."""
+        """Stores it with the node, the owner by this view. Raises OwnerChanged where that isn't the owner any more."""
         node, connection, reply = self.upstream.exchange(node, "PUT", object_id, headers, upload)
         node.release(connection)
         if reply.status != 200 or "etag" not in reply.headers:
-            raise refusal(node, reply, writing=True)
+            raise refusal_of(node, reply, writing=True)
         self.upstream.acknowledge(object_id, node, view)
         return Answer("200 OK", [("ETag", reply.headers["etag"]), ("Content-Length", "0")])
 
     def delete(self, object_id: str, node: Member, view: View | None = None) -> Answer:
-        """DELETE of a node's copy, which is the owner's where a view is given. Raises Refusal, Moved."""
+        """DELETE of a node's copy, which is the owner's where a view is given. Raises Refusal, OwnerChanged."""
         node, connection, reply = self.upstream.exchange(node, "DELETE", object_id)
         node.release(connection)
         if reply.status != 204 and reply.status != 404:
-            raise refusal(node, reply)
+            raise refusal_of(node, reply)
         if view:
             self.upstream.acknowledge(object_id, node, view)
         return Answer("204 No Content", [])
@@ -119,7 +119,7 @@ def not_modified(reply: Reply) -> Answer:
     return Answer("304 Not Modified", [header for header in answered(reply.headers) if header[0] in NOT_MODIFIED])
 
 
-def refusal(node: Member, reply: Reply, *, writing: bool = False) -> Refusal:
+def refusal_of(node: Member, reply: Reply, *, writing: bool = False) -> Refusal:
     """What a client is told about a node's answer that isn't an object."""
     status, code = reply.status, reply.code
     if status == 404 and code in ("NoSuchKey", "NoSuchBucket", ""):

@@ -5,7 +5,7 @@ is proved, the exchange, and its end, which the breaker and the observation are 
 place. It is made again with the same node, under whatever address and keys it has by then, where
 none of the request was answered, its effect is the same twice, and its body is still at hand.
 
-Worst case for a request: `ATTEMPTS`, each bounded by the connect and node time-outs.
+Worst case for a request: `EXCHANGE_ATTEMPTS`, each bounded by the connect and node time-outs.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from gateway.status.observation import current
 
 log = logging.getLogger("objgw")
 
-ATTEMPTS = 3  # a kept connection that was closed, then an address or a key that changed, then the truth
-TRIES = 8  # of a request for an object that moves, or that others write meanwhile
+EXCHANGE_ATTEMPTS = 3  # a kept connection that was closed, then an address or a key that changed, then the truth
+REQUEST_ATTEMPTS = 8  # of a request for an object that moves, or that others write meanwhile
 NONE: Mapping[str, str] = {}
 
 # S3's error codes for a key that the node doesn't know (any more).
 KEY_REFUSED = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"})
 
 
-class Moved(Refusal):
+class OwnerChanged(Refusal):
     """503: the layout changed while the request was on its way to what was the owner. An upload can't start over."""
 
     def __init__(self) -> None:
@@ -81,12 +81,12 @@ class Upstream:
 
         Raises Refusal (503) where the node can't be reached, isn't who it has to be, or breaks off.
         """
-        seen, trial = current.get(), False
-        request = Request(method, f"/{self.settings.bucket}/{object_id}", headers, upload, seen.request_id)
-        for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
+        observation, trial = current.get(), False
+        request = Request(method, f"/{self.settings.bucket}/{object_id}", headers, upload, observation.request_id)
+        for attempt in range(EXCHANGE_ATTEMPTS):
+            last = attempt == EXCHANGE_ATTEMPTS - 1
             node = self.running(node)
-            seen.asks(node.name, attempt, upload.length if upload else 0)
+            observation.asks(node.name, attempt, upload.length if upload else 0)
             trial = node.admit() or trial
             connection = None
             try:
@@ -108,14 +108,14 @@ class Upstream:
                     node.breaker.abandoned()
                 raise
             node.breaker.succeeded()
-            seen.upstream += time.monotonic() - sent
+            observation.upstream += time.monotonic() - sent
             if last or not self._mended(node, connection, reply, upload):
                 return node, connection, reply
         raise unavailable("The node of this id can't be reached.")
 
     def refuse_undecided(self, node: Member, headers: Mapping[str, str]) -> None:
         """Raises Refusal for an upload with a condition, where the node's server takes no notice of conditions."""
-        if headers.keys().isdisjoint(IF_MATCH) or (decides := self.records.decides(node)):
+        if headers.keys().isdisjoint(IF_MATCH) or (decides := self.records.decides_conditions(node)):
             return
         if decides is None:
             raise unavailable("Whether the node of this id decides conditions isn't known yet; try again.")
@@ -125,7 +125,7 @@ class Upstream:
     def _again(self, node: Member, connection: Connection | None, error: Exception) -> bool:
         """Whether an attempt that failed is worth another: nothing of it can have taken effect, and there is news."""
         if connection is None:
-            return self.discovery.moved(node)
+            return self.discovery.replaced(node)
         if connection.reused and not connection.answered and not is_silence(error):
             node.forget()
             return True
@@ -150,7 +150,7 @@ class Upstream:
         """Whether the reason of a refusal is gone, so that the request is worth sending again, and can be."""
         if reply.status not in (400, 403, 404) or (upload is not None and upload.spent):
             return False
-        if reply.code in KEY_REFUSED and self.discovery.moved(node):
+        if reply.code in KEY_REFUSED and self.discovery.replaced(node):
             connection.close()
             return True
         if reply.code == "NoSuchBucket" and upload is not None:
@@ -160,15 +160,15 @@ class Upstream:
         return False
 
     def acknowledge(self, object_id: str, node: Member, view: View) -> None:
-        """Raises Moved for a write that went to a node which may not be the owner any more."""
+        """Raises OwnerChanged for a write that went to a node which may not be the owner any more."""
         if not node.standing.leased:
             try:
                 node.release(acquire(node))
             except (Unusable, OSError, UpstreamError):
-                raise Moved from None
+                raise OwnerChanged from None
         now = self.directory.current_view()
         if now is not view and (not now.nodes or owner(now.nodes, object_id).name != node.name):
-            raise Moved
+            raise OwnerChanged
 
 
 def is_silence(error: Exception) -> bool:

@@ -59,25 +59,25 @@ def writing(environ: Environ) -> dict[str, str]:
     for key, name in effects(environ).items():
         value = headers[name] = environ[key]
         if name.startswith(OURS):
-            raise refused("The x-amz-meta-objgw-* headers are the gateway's own.")
+            raise bad_request("The x-amz-meta-objgw-* headers are the gateway's own.")
         if name.startswith("x-amz-") and not value.isascii():  # MinIO would give it back as RFC 2047 words
-            raise refused("An x-amz-* header may have ASCII only.")
+            raise bad_request("An x-amz-* header may have ASCII only.")
         if not value and NEEDS_A_VALUE.fullmatch(name):
-            raise refused(f"{name} is empty; leave it out.")
+            raise bad_request(f"{name} is empty; leave it out.")
     if "expires" in headers and not is_canonical(headers["expires"]):  # MinIO would drop or change it
-        raise refused("Expires is no date like: Sun, 06 Nov 1994 08:49:37 GMT.")
+        raise bad_request("Expires is no date like: Sun, 06 Nov 1994 08:49:37 GMT.")
     if "aws-chunked" in re.split(r"[\s,]+", headers.get("content-encoding", "").lower()):
-        raise refused(FRAMED)
+        raise bad_request(FRAMED)
     for name in IF_MATCH:
         if not ONE_ETAG.fullmatch(headers.get(name, "*")):
-            raise refused(f"{name} takes one ETag in quotes here, or *.")
+            raise bad_request(f"{name} takes one ETag in quotes here, or *.")
     if headers.get("if-none-match", "").startswith("W/"):  # RFC 9110, 13.1.2: compared weakly; S3 knows no weak ones
         headers["if-none-match"] = headers["if-none-match"][2:]
     digest = headers.pop(PAYLOAD_DIGEST, "UNSIGNED-PAYLOAD")
     if SHA256.fullmatch(digest):
         headers[PAYLOAD_DIGEST] = digest.lower()
     elif digest != "UNSIGNED-PAYLOAD":
-        raise refused(FRAMED)
+        raise bad_request(FRAMED)
     return headers
 
 
@@ -94,15 +94,15 @@ def effects(environ: Environ) -> dict[str, str]:
     Raises Refusal where one would have an effect that nobody carries out.
     """
     if environ.get("QUERY_STRING"):  # ?tagging, ?uploadId=, ?versionId= and others would be other operations of S3
-        raise refused("PUT and DELETE take no query: each is about the object itself.")
+        raise bad_request("PUT and DELETE take no query: each is about the object itself.")
     found = {key: name for key in environ if key.startswith("HTTP_") and (name := effect(key, environ))}
     # WSGI can't tell a name with an underscore from the one with a hyphen, so the server leaves such headers out.
     for key in environ.get("objgw.underscored", ()):
         if acts(key, environ):
-            raise refused("A header's name has an underscore, which WSGI can't tell from a hyphen; write a hyphen.")
+            raise bad_request("A header's name has an underscore, which WSGI can't tell from a hyphen; write a hyphen.")
     for name in environ["HTTP_TRAILER"].split(",") if "HTTP_TRAILER" in environ else ():
         if acts(f"HTTP_{name.strip().upper().replace('-', '_')}", environ):
-            raise refused(f"{name.strip()} isn't taken after the body; send it before.")
+            raise bad_request(f"{name.strip()} isn't taken after the body; send it before.")
     return found
 
 
@@ -127,15 +127,15 @@ def effect_alone(key: str) -> str:
     if key in HANDED_ON or HANDED_ON_AMZ.fullmatch(key):
         return name
     if key in NOT_DONE:
-        raise refused(f"{name} {NOT_DONE[key]}.")
+        raise bad_request(f"{name} {NOT_DONE[key]}.")
     if (key == "HTTP_IF" or key.startswith("HTTP_IF_")) and key not in ON_READING:
         raise undecided(name)
     if OF_S3.fullmatch(key) and key not in ABOUT_THE_REQUEST:
-        raise refused(f"{name} isn't carried out here; leave it out.")
+        raise bad_request(f"{name} isn't carried out here; leave it out.")
     return ""
 
 
-def refused(detail: str) -> Refusal:
+def bad_request(detail: str) -> Refusal:
     """400: the request can't be carried out as it is."""
     return Refusal(HTTPStatus.BAD_REQUEST, detail)
 

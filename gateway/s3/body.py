@@ -17,7 +17,7 @@ from gateway.answers import Refusal
 log = logging.getLogger("objgw")
 
 BLOCK = 256 * 1024  # bytes that an upload is read and sent in
-REPLAYABLE = 64 * 1024  # bytes of an upload that are kept until its answer, so that they can be sent again
+REPLAY_BYTES = 64 * 1024  # bytes of an upload that are kept until its answer, so that they can be sent again
 
 
 class BodyError(Exception):
@@ -48,16 +48,16 @@ class Upload:
         self.length = length
         self.spent = False  # bytes after the head have been read, so that it can't be sent again
         self._stream = stream
-        self.head = b"".join(self._read(min(length, REPLAYABLE)))
+        self.head = b"".join(self._read(min(length, REPLAY_BYTES)))
 
     @property
-    def whole(self) -> bool:
+    def replayable(self) -> bool:
         """Whether `head` is all of it."""
         return len(self.head) == self.length
 
     def rest(self) -> Iterator[bytes]:
         """The blocks after `head`. Raises BodyError when the client breaks off."""
-        self.spent = not self.whole
+        self.spent = not self.replayable
         return self._read(self.length - len(self.head))
 
     def _read(self, size: int) -> Iterator[bytes]:

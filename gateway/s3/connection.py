@@ -50,7 +50,7 @@ class Request(NamedTuple):
         or a rejected key shows while it can still be sent elsewhere: a body that can't be sent twice, or mustn't be,
         because a second create-only PUT would fail on the first.
         """
-        return self.upload is not None and (not self.upload.whole or not self.headers.keys().isdisjoint(IF_MATCH))
+        return self.upload is not None and (not self.upload.replayable or not self.headers.keys().isdisjoint(IF_MATCH))
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from gateway.answers import unavailable
 from gateway.s3.body import Upload
 from gateway.s3.breaker import Breaker
 from gateway.s3.connection import Connection, Reply, Request, UpstreamError
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.s3.signing import Signer
 from gateway.settings import Settings
 
@@ -21,33 +21,34 @@ KEPT_SECONDS = 20.0  # that a connection may wait in a pool; MinIO closes it aft
 
 
 class Node:
-    """A node at one address with one pair of keys: its pool of connections, its signatures and its breaker.
+    """A node at one endpoint: its pool of connections, its signatures and its breaker.
 
-    It is replaced, not changed, when Docker says something else of its name.
+    It knows nothing of layouts. `gateway.nodes.member.Member` is the same with what the node's
+    record says, and is what gateways use; `objgwctl` uses this class as it is.
     """
 
-    def __init__(self, record: NodeRecord, settings: Settings) -> None:
-        self.record = record
-        self.name = record.name
-        self.host = record.host
+    def __init__(self, endpoint: Endpoint, settings: Settings) -> None:
+        self.endpoint = endpoint
+        self.name = endpoint.name
+        self.host = endpoint.host
         self.ready = False  # its bucket is known to be there
         longest = settings.connect_timeout + settings.node_timeout
-        self.breaker = Breaker(record.name, settings.breaker_seconds, longest)
+        self.breaker = Breaker(endpoint.name, settings.breaker_seconds, longest)
         self.node_timeout = settings.node_timeout  # seconds
         self.records_bucket = settings.records_bucket
         self._settings = settings
-        self._signer = Signer(record)
+        self._signer = Signer(endpoint)
         self._idle: list[Connection] = []  # the last one used is used next, so that others can grow old and go
         self._waiting: dict[Connection, Request] = {}  # those in use on which no answer has come
         self.downloads: set[Connection] = set()  # those in use by the body of an answer
         self.connecting = 0  # requests that have no connection yet
-        self.closed = False  # Docker says something else of its name by now
+        self.closed = False  # the source names another endpoint for its name by now
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Node) and self.record == other.record
+        return isinstance(other, Node) and self.endpoint == other.endpoint
 
     def __hash__(self) -> int:
-        return hash(self.record)
+        return hash(self.endpoint)
 
     # -- connections
 
@@ -70,7 +71,7 @@ class Node:
         sock = socket.socket(socket.AF_INET)  # create_connection() would ask a resolver, in a thread, for an address
         try:
             sock.settimeout(self._settings.connect_timeout)
-            sock.connect((self.host, self.record.port))
+            sock.connect((self.host, self.endpoint.port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except BaseException:
             sock.close()

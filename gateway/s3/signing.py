@@ -10,7 +10,7 @@ import hmac
 import time
 
 from gateway.s3.connection import Request
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.s3.headers import PAYLOAD_DIGEST
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -19,9 +19,9 @@ UNSIGNED = "UNSIGNED-PAYLOAD"
 class Signer:
     """Signs the requests to one node."""
 
-    def __init__(self, record: NodeRecord) -> None:
-        self._record = record
-        self._authority = f"{record.host}:{record.port}"
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._authority = f"{endpoint.host}:{endpoint.port}"
         self._second = 0
         self._stamp = self._scope = self._credential = self._to_sign = self._plain_signed = self._plain_sent = ""
         self._signing_key = b""
@@ -67,15 +67,15 @@ class Signer:
     def _tick(self, now: int) -> None:
         """Renews the time stamp, what follows from it, and the signing key, which is good for a day."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-        scope = f"{stamp[:8]}/{self._record.region}/s3/aws4_request"
+        scope = f"{stamp[:8]}/{self._endpoint.region}/s3/aws4_request"
         if scope != self._scope:
-            key = f"AWS4{self._record.secret_key}".encode()
+            key = f"AWS4{self._endpoint.secret_key}".encode()
             for part in scope.split("/"):
                 key = hmac.digest(key, part.encode(), "sha256")
             self._signing_key = key
         self._second, self._stamp, self._scope = now, stamp, scope
         self._to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n"
-        self._credential = f"AWS4-HMAC-SHA256 Credential={self._record.access_key}/{scope}"
+        self._credential = f"AWS4-HMAC-SHA256 Credential={self._endpoint.access_key}/{scope}"
         # All of a request without headers of its own but for its method and path, as head() makes it.
         host, listed = self._authority, "host;x-amz-content-sha256;x-amz-date"
         self._plain_signed = (

@@ -92,13 +92,13 @@ def plain(req: Any, block: bytes) -> Any:
     alike.method, alike.version, alike.path, alike.query, alike.body = "GET", (1, 1), "/", "", None
     try:
         alike.headers = alike.parse_headers(block)
-        check(alike)
+        check_request(alike)
     except errors.ParseException:
         return None
     return alike if FRAMING.isdisjoint(name for name, _ in alike.headers) else None
 
 
-def check(req: Any) -> None:
+def check_request(req: Any) -> None:
     """What gunicorn's parser leaves open. Raises errors.InvalidHeader and errors.InvalidRequestLine."""
     hosts = [value for name, value in req.headers if name == "HOST"]
     if not all(map(HOST.fullmatch, hosts)) or (req.version >= (1, 1) and not hosts):  # RFC 9112, 3.2

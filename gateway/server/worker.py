@@ -28,13 +28,13 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from gateway.answers import Refusal, unavailable
 from gateway.server.body import RequestBody
-from gateway.server.fastpath import check, handle_plain
+from gateway.server.fastpath import check_request, handle_plain
 from gateway.server.response import Response, linger
 
 ACCEPTED = 8  # connections at once
 
 # What gunicorn's parser raises for what isn't HTTP; everything else that a request makes it raise is 400.
-STATUS = (
+STATUS_OF_ERROR = (
     (errors.LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
     (errors.LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
     (errors.ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
@@ -129,7 +129,7 @@ class Worker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serves a request, and the plain ones after it. Raises StopIteration when the connection is to be closed."""
         gevent.sleep(0)  # a connection that always has a next request would keep the others waiting
-        check(req)
+        check_request(req)
         body = req.body = RequestBody(req, sock, self.client_timeout)
         closes = req.should_close() or not self.alive
         response = Response(sock, self.client_timeout, req.method, body, closes=closes)
@@ -194,7 +194,7 @@ class Worker(GeventWorker):
 
     def handle_error(self, _req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answers a request that isn't HTTP, or on which the application failed; the connection closes."""
-        status = next((status for kind, status in STATUS if isinstance(exc, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+        status = next((status for kind, status in STATUS_OF_ERROR if isinstance(exc, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
         if status is HTTPStatus.INTERNAL_SERVER_ERROR:
             self.log.exception("Error handling request")
             detail = "The gateway failed; its log says why."

@@ -25,6 +25,7 @@ from gateway.nodes.acquire import prove
 from gateway.nodes.member import Member
 from gateway.nodes.view import Directory
 from gateway.s3.connection import Request, UpstreamError
+from gateway.s3.headers import LISTING_PAGE
 from gateway.settings import Settings
 from gateway.status.metrics import Metrics
 
@@ -35,14 +36,14 @@ STALE_SECONDS = 10.0  # after which what the leader wrote says nothing any more
 SAMPLE_SECONDS = 5.0  # between two points of the plot
 SAMPLES = 60  # points of the plot
 CENSUS_SECONDS = 60.0  # between two counts of objects
-LOOKED_SECONDS = 30.0  # after a look at the page, for which objects are counted
-CENSUS_PAGES = 10  # of 1000 objects, read of one node
+VIEWED_SECONDS = 30.0  # after a look at the page, for which objects are counted
+CENSUS_PAGES = 10  # of `LISTING_PAGE` objects, that are read of one node
 
 
 class Watch:
     """What is known of the nodes besides what requests tell: whether they live, how they did, what they hold.
 
-    >>> Watch(Directory(Settings()), Metrics()).seen()["nodes"]     # in any worker, from memory; by name
+    >>> Watch(Directory(Settings()), Metrics()).snapshot()["nodes"]     # in any worker, from memory; by name
     {}
     """
 
@@ -54,10 +55,10 @@ class Watch:
         self._known: dict[str, Any] = {"at": 0.0, "nodes": {}, "history": {"end": 0.0, "points": []}, "census": {}}
         self._read = 0.0  # monotonic time of the last reading of the leader's file
         self._totals: list[int] | None = None
-        self._looked = 0.0
-        self._census: threading.Thread | None = None
+        self._viewed = 0.0
+        self._counting: threading.Thread | None = None
 
-    def seen(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Any]:
         """What the leader wrote last. Where that is too old to say anything, no node is known."""
         if not self._leads and time.monotonic() - self._read > TICK_SECONDS / 2:
             self._read = time.monotonic()
@@ -66,9 +67,9 @@ class Watch:
             return {**self._known, "nodes": {}}
         return self._known
 
-    def look(self) -> None:
+    def page_viewed(self) -> None:
         """Notes that somebody looks at the page, so that objects are worth counting."""
-        self._looked = time.time()
+        self._viewed = time.time()
         if self._folder:
             (self._folder / "looked").touch()
 
@@ -83,8 +84,8 @@ class Watch:
         if now - known["history"]["end"] >= SAMPLE_SECONDS:
             self._sample(now)
         if self._wanted(now):
-            self._census = threading.Thread(target=self._count, args=(nodes,), name="objgw-census", daemon=True)
-            self._census.start()
+            self._counting = threading.Thread(target=self._count, args=(nodes,), name="objgw-census", daemon=True)
+            self._counting.start()
         known["at"] = now
         if nodes:  # a leader that has just begun knows none yet
             for name in known["nodes"].keys() - {node.name for node in nodes}:
@@ -154,13 +155,13 @@ class Watch:
 
     def _wanted(self, now: float) -> bool:
         """Whether somebody looks and the last count is old enough."""
-        if self._census and self._census.is_alive():
+        if self._counting and self._counting.is_alive():
             return False
         if self._folder:
             with contextlib.suppress(FileNotFoundError):
-                self._looked = (self._folder / "looked").stat().st_mtime
+                self._viewed = (self._folder / "looked").stat().st_mtime
         counted = max((each["at"] for each in self._known["census"].values()), default=0.0)
-        return now - self._looked < LOOKED_SECONDS and now - counted > CENSUS_SECONDS
+        return now - self._viewed < VIEWED_SECONDS and now - counted > CENSUS_SECONDS
 
     def _count(self, nodes: tuple[Member, ...]) -> None:
         """Counts the objects of each node and their bytes, up to a bound."""
@@ -173,7 +174,7 @@ class Watch:
         self._known["census"] = counted
 
 
-LISTED = re.compile(rb"<Key>([A-Za-z0-9]{1,32})</Key>.*?<Size>(\d+)</Size>", re.DOTALL)
+LISTED_OBJECT = re.compile(rb"<Key>([A-Za-z0-9]{1,32})</Key>.*?<Size>(\d+)</Size>", re.DOTALL)
 
 
 def census(node: Member, settings: Settings) -> tuple[int, int, bool]:
@@ -185,14 +186,14 @@ def census(node: Member, settings: Settings) -> tuple[int, int, bool]:
     connection = prove(node, node.node_timeout)
     try:
         for _ in range(CENSUS_PAGES):
-            query = f"list-type=2&max-keys=1000{after}"
+            query = f"list-type=2&max-keys={LISTING_PAGE}{after}"
             reply = node.exchange(connection, Request("GET", f"/{settings.bucket}?{query}"))
             if reply.status != 200:
                 if reply.code == "NoSuchBucket":
                     return 0, 0, False
                 raise OSError(f"{reply.status} {reply.code}")
             connection.finish(reply)
-            found = LISTED.findall(reply.body)
+            found = LISTED_OBJECT.findall(reply.body)
             objects += len(found)
             size += sum(int(each) for _, each in found)
             if b"<IsTruncated>true" not in reply.body or not found:

@@ -22,7 +22,7 @@ NO_NODE = "none"  # the label where a request got to no node
 class Sink(Protocol):
     """Where an observation goes, to be counted and logged."""
 
-    def record(self, observation: Observation, seconds: float, complete: bool) -> None: ...
+    def ended(self, observation: Observation, seconds: float, complete: bool) -> None: ...
 
     def retried(self, node: str) -> None: ...
 
@@ -78,7 +78,7 @@ class Observation:
     def finish(self, *, complete: bool) -> None:
         """Counts and logs the request; not `complete` where client or node broke off within the body."""
         if self._sink:
-            self._sink.record(self, time.monotonic() - self.began, complete)
+            self._sink.ended(self, time.monotonic() - self.began, complete)
 
 
 class ObservedBody:

@@ -54,7 +54,7 @@ class Recorder:
         current.set(observation)
         return observation
 
-    def record(self, observation: Observation, seconds: float, complete: bool) -> None:
+    def ended(self, observation: Observation, seconds: float, complete: bool) -> None:
         """Counts and logs a request that is over."""
         method = observation.method if observation.method in METHODS else "other"
         key = (method, observation.status, observation.node)

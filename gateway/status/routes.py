@@ -32,7 +32,7 @@ from gateway.status.observation import current
 log = logging.getLogger("objgw.status")
 
 BEGIN_SECONDS = 1.0  # that a question about health may wait in a worker that has just begun
-PAGE = Path(__file__).with_name("page.html")
+PAGE_FILE = Path(__file__).with_name("page.html")
 OPEN = frozenset({"/", "/health/live", "/health/ready"})  # asked without a token: they show nothing
 NOT_KEPT = ("Cache-Control", "no-store")
 
@@ -51,7 +51,7 @@ class Status:
             "/metrics": self._metrics_text,
         }
         if discovery.settings.page == "on":
-            self._page_body = PAGE.read_bytes()
+            self._page_body = PAGE_FILE.read_bytes()
             self._page_headers = page_headers(self._page_body)
             self._routes |= {"/": self._page, "/status.json": self._status}
 
@@ -91,7 +91,7 @@ class Status:
         self._discovery.wait_begun(BEGIN_SECONDS)
         if self._discovery.age == math.inf:
             raise unavailable("Docker hasn't been read yet.")
-        if not any(node["state"] == "up" for node in self._watch.seen()["nodes"].values()):
+        if not any(node["state"] == "up" for node in self._watch.snapshot()["nodes"].values()):
             raise unavailable("No node answers.")
         return document({"status": "ready"})
 
@@ -104,7 +104,7 @@ class Status:
     def _report(self) -> dict[str, Any]:
         """The body of `/health`."""
         self._discovery.wait_begun(BEGIN_SECONDS)
-        watched, nodes, age = self._watch.seen(), [], self._discovery.age
+        watched, nodes, age = self._watch.snapshot(), [], self._discovery.age
         for node in self._directory.nodes:
             known = watched["nodes"].get(node.name, {"state": "unknown"})
             nodes.append(
@@ -159,8 +159,8 @@ class Status:
             if not self._directory.nodes:
                 raise unavailable("No node is known yet.")
             return document({"id": asked["id"][0], "node": owner(self._directory.nodes, asked["id"][0]).name})
-        self._watch.look()
-        watched, report = self._watch.seen(), self._report()
+        self._watch.page_viewed()
+        watched, report = self._watch.snapshot(), self._report()
         for node in report["nodes"]:
             counted = watched["census"].get(node["name"])
             node["census"] = {**counted, "at": moment(counted["at"])} if counted else None

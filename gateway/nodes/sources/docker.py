@@ -23,7 +23,7 @@ import docker.errors
 from gateway.nodes.sources.found import Found, Own
 from gateway.nodes.sources.keys import KEY_FILES, REGION_VARIABLES, SECRETS, Config, keys_from_env, with_key_files
 from gateway.nodes.sources.swarm import Swarm
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 
 log = logging.getLogger("objgw")
 
@@ -54,7 +54,7 @@ class DockerReader:
         self._keyless: set[str] = set()  # ids of those whose keys can't be read, which was logged
         self._swarm = Swarm(node_name)
 
-    def read(self) -> list[NodeRecord]:
+    def read(self) -> list[Endpoint]:
         """The nodes that this process can reach, by name.
 
         Raises docker.errors.DockerException, or what requests and urllib3 raise, where Docker can't be read.
@@ -74,20 +74,20 @@ class DockerReader:
             self._client.close()
             self._client = None
 
-    def _read(self, client: docker.DockerClient) -> list[NodeRecord]:
+    def _read(self, client: docker.DockerClient) -> list[Endpoint]:
         own = self._own(client)
         manager = self._swarm.is_manager(client)
         best: dict[str, Found] = {}
         for found in [*self._containers(client, own, manager), *(self._swarm.tasks(client, own) if manager else ())]:
             if found.name not in best or found.rank > best[found.name].rank:
                 best[found.name] = found
-        records = [record for name in sorted(best) if (record := self._record(best[name]))]
-        ids = {record.container for record in records}
+        endpoints = [each for name in sorted(best) if (each := self._endpoint(best[name]))]
+        ids = {endpoint.container for endpoint in endpoints}
         self._known = {id: keys for id, keys in self._known.items() if id in ids}
         self._keyless &= ids
-        return records
+        return endpoints
 
-    def _record(self, found: Found) -> NodeRecord | None:
+    def _endpoint(self, found: Found) -> Endpoint | None:
         """None where the container was removed since it was listed."""
         keys = self._known.get(found.id)
         if keys is None:
@@ -101,10 +101,10 @@ class DockerReader:
                     problem = error.strerror if isinstance(error, OSError) else "it isn't text"
                     log.error("node %s can't be used, a secret with its keys can't be read: %s", found.name, problem)
                 self._keyless.add(found.id)
-                return NodeRecord(found.name, found.id)
+                return Endpoint(found.name, found.id)
             region = next(filter(None, map(env.get, REGION_VARIABLES)), "us-east-1")
             keys = self._known[found.id] = (*keys_from_env(env, config.image), region)
-        return NodeRecord(found.name, found.id, found.host, self.node_port, *keys)
+        return Endpoint(found.name, found.id, found.host, self.node_port, *keys)
 
     def _own(self, client: docker.DockerClient) -> Own:
         id = own_container_id()
