@@ -1,21 +1,24 @@
 """objgw: one URL in front of several MinIO servers that run as Docker containers.
 
-A request for `/object/{id}` is relayed to the one node that owns the id. This module has the WSGI callable, which
-decides on an `Answer` first and sends last; every refusal is an exception. What it stands on is in the package
-`gateway`, a folder for each subject:
+A request for `/object/{id}` is relayed to the one node that owns the id. This module has the WSGI
+callable, which decides on an `Answer` first and sends last; every refusal is an exception. What it
+stands on is in the package `gateway`, a folder for each subject:
 
-- `objects`: what a request does. While the layout is settled, one request to one node; else `moving`.
-- `nodes`: the `View`, a sorted tuple of nodes, of which an id's owner is `nodes[sha256(id) % len(nodes)]`. Threads keep
-  it current, from Docker and from the nodes' own record of the layout.
+- `objects`: what a request does. While the layout is settled, one request to one node; else
+  `moving`.
+- `nodes`: the `View`, a sorted tuple of nodes, of which an id's owner is `nodes[sha256(id) %
+  len(nodes)]`. Threads keep it current, from Docker and from the nodes' own record of the layout.
 - `s3`: a node with its pool of connections and its signatures, and one HTTP exchange with it.
 - `status`: what isn't needed to answer for an object. `server`: the gunicorn worker.
 
-What it promises: one request upstream for each request; bodies stream in constant memory; a connection to a node is
-used only after the node's own record was read over it, so that a container which took over the address of another is
-never mistaken for it; a node is used only while its record was read a moment ago. Only while objects are being moved,
-and only for those that may have to be, a request takes several requests upstream.
+What it promises: one request upstream for each request; bodies stream in constant memory; a
+connection to a node is used only after the node's own record was read over it, so that a container
+which took over the address of another is never mistaken for it; a node is used only while its
+record was read a moment ago. Only while objects are being moved, and only for those that may have
+to be, a request takes several requests upstream.
 
-Importing the module starts nothing and asks Docker nothing: the first request does, or `app.start()`.
+Importing the module starts nothing and asks Docker nothing: the first request does, or
+`app.start()`.
 """
 
 from __future__ import annotations
@@ -81,7 +84,9 @@ class Gateway:
             answer = Refusal(error.status, f"{error} Nothing was stored.").answer()
         except Exception:
             log.exception("%r %r", environ["REQUEST_METHOD"], environ["PATH_INFO"])
-            answer = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed; its log says why.").answer()
+            answer = Refusal(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed; its log says why."
+            ).answer()
         answer = observation.end(answer)
         start_response(answer.status, answer.headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" else answer.body
@@ -94,7 +99,9 @@ class Gateway:
                 self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=False)
             return self.status.answer(environ)
         if self.tokens:
-            self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=method not in ("GET", "HEAD"))
+            self.tokens.permit(
+                environ.get("HTTP_AUTHORIZATION", ""), writing=method not in ("GET", "HEAD")
+            )
         object_id = path[8:]
         if not OBJECT_ID.fullmatch(object_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "An id is 1 to 32 ASCII letters and digits.")
@@ -107,7 +114,11 @@ class Gateway:
         raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD, PUT or DELETE.", ALLOW)
 
     def _read(self, method: str, object_id: str, environ: Environ) -> Answer:
-        """A miss is one only by the view that says where to look; where another came meanwhile, it looks again."""
+        """GET and HEAD.
+
+        A miss is one only by the view that says where to look. Where another view came meanwhile,
+        it looks again.
+        """
         for _ in range(REQUEST_ATTEMPTS):
             view = self.upstream.view()
             candidates = view.candidates(object_id)
@@ -118,12 +129,19 @@ class Gateway:
             except Gone:
                 raise
             except Refusal as refusal:
-                if refusal.status is not HTTPStatus.NOT_FOUND or self.directory.current_view() is view:
+                if (
+                    refusal.status is not HTTPStatus.NOT_FOUND
+                    or self.directory.current_view() is view
+                ):
                     raise
         raise OwnerChanged
 
     def _delete(self, object_id: str, environ: Environ) -> Answer:
-        """It may be done twice, so that it starts over where the owner has become another meanwhile."""
+        """DELETE.
+
+        It may be done twice, so that it starts over where the owner has become another one
+        meanwhile.
+        """
         deleting(environ)
         for _ in range(REQUEST_ATTEMPTS):
             view = self.upstream.view()
@@ -135,7 +153,13 @@ class Gateway:
         raise OwnerChanged
 
     def _put(self, object_id: str, environ: Environ) -> Answer:
-        """It can't start over: what was read of the body is gone. So it goes by the view after its first bytes."""
+        """PUT.
+
+        It can't start over, because what was read of the body is gone. So it goes by the view that
+        is in force after the body's first bytes.
+
+        So it goes by the view after its first bytes.
+        """
         headers, view = writing(environ), self.upstream.view()
         candidates = view.candidates(object_id)
         upload = self.settled.upload(candidates.owner, environ, headers)

@@ -150,7 +150,7 @@ class NodeClient:
 
 @contextlib.contextmanager
 def expecting(name: str) -> Iterator[None]:
-    """Has an unexpected answer of this node to `gateway.nodes.store` be CommandError."""
+    """Turns an UnexpectedAnswer of this node, of `gateway.nodes.store`, into a CommandError."""
     try:
         yield
     except UnexpectedAnswer as error:

@@ -41,7 +41,9 @@ from gateway.s3.connection import Request
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 
-MOVE_ATTEMPTS = 6  # at an object that changes, or whose node breaks off; pauses of 0.5, 1, 2 … seconds
+# Attempts at an object that changes, or whose node breaks off. Between them are pauses of 0.5, 1, 2
+# … seconds.
+MOVE_ATTEMPTS = 6
 
 
 class Cluster:

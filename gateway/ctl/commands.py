@@ -113,7 +113,10 @@ def given_up(layout: Layout, name: str) -> Layout:
 
 
 def confirm_loss(cluster: Cluster, survey: Survey, args: argparse.Namespace) -> None:
-    """Says what giving up a node costs, and has it confirmed. Raises CommandError where it isn't."""
+    """Says what giving up a node costs, and has it confirmed.
+
+    Raises CommandError where it isn't.
+    """
     name, record = args.name, survey.records.get(args.name)
     is_there = record is not None and record.own(name) is not None
     if is_there and not args.force and next(cluster.listing(name), None):

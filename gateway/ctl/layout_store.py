@@ -44,7 +44,10 @@ class Survey(NamedTuple):
         return ""
 
     def require_all(self) -> None:
-        """Raises CommandError unless every node that may have objects answers and is the one it was."""
+        """Raises CommandError unless every node that may have objects can be relied upon.
+
+        It answers, and is the one it was.
+        """
         problems = [problem for name in self.layout.all_names if (problem := self.problem(name))]
         if problems:
             raise CommandError("; ".join(problems))
@@ -79,7 +82,8 @@ class LayoutStore:
     def change(self, step: Callable[[Layout], Layout]) -> Layout:
         """Records what `step` makes of the layout, and gives it. What `step` raises goes through.
 
-        Also writes where a node has an older record, or none because it is unrecorded. Raises CommandError.
+        Also writes where a node has an older record, or none because it is unrecorded. Raises
+        CommandError.
         """
         for attempt in range(CHANGES):
             survey = self.survey()
@@ -108,7 +112,9 @@ class LayoutStore:
     def _first(self, records: dict[str, Record], unreachable: Iterable[str]) -> Layout:
         """The layout where no node has a record: Docker's names. Raises CommandError."""
         if silent := "; ".join(unreachable):
-            raise CommandError(f"no node has a record of the layout, and not all can be asked: {silent}")
+            raise CommandError(
+                f"no node has a record of the layout, and not all can be asked: {silent}"
+            )
         if not records:
             wanted = self.cluster.settings.node_name
             raise CommandError(f"Docker lists no node: no container's name contains {wanted!r}")

@@ -17,8 +17,11 @@ from gateway.s3.headers import LISTING_PAGE
 
 
 class StoredCopy(NamedTuple):
-    """An object on a node. A listing says neither epoch nor whether it is a tombstone; HEAD does, but
-    says the time in whole seconds."""
+    """An object on a node.
+
+    A listing says neither epoch nor whether it is a tombstone; HEAD does, but says the time in
+    whole seconds.
+    """
 
     node: str
     key: str

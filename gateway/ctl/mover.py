@@ -3,8 +3,8 @@
 Why that can be killed at any point, run twice at once, and run while clients go on:
 
 - **The owner's copy is never replaced unseen.** A PUT to the owner is create-only, or on the ETag
-  of the older copy that was seen there; a client's write or DELETE tombstone in between makes it fail
-  (412), and all is looked at again.
+  of the older copy that was seen there; a client's write or DELETE tombstone in between makes it
+  fail (412), and all is looked at again.
 - **It takes effect at once**: `gateway.ctl.transfer`.
 - **A copy goes last.** The others are deleted only when the owner has answered that it holds the
   newest: whatever moment the process dies at, each object is in at least one place, and the next
@@ -65,8 +65,8 @@ class Mover:
     def move(self, key: str, listed: dict[str, StoredCopy]) -> int:
         """Sees to it that an object's newest copy is with its owner, and nowhere else.
 
-        `listed` may be out of date. Gives the bytes that were moved. Raises CommandError where it can't
-        be done, Stopped, LayoutChanged.
+        `listed` may be out of date. Gives the bytes that were moved. Raises CommandError where it
+        can't be done, Stopped, LayoutChanged.
         """
         owner, pause, copies = owner_name(self.names, key), 0.5, listed
         for attempt in range(MOVE_ATTEMPTS):
@@ -162,8 +162,8 @@ class Mover:
     def sweep(self, copy: StoredCopy) -> bool:
         """Removes a tombstone, when nothing is moved any more; False where it is none (any more).
 
-        No gateway writes onto EXPIRING_TOMBSTONE, it waits until that is gone; so the DELETE can't meet an
-        object.
+        No gateway writes onto EXPIRING_TOMBSTONE, it waits until that is gone; so the DELETE can't
+        meet an object.
         """
         path, client = self.cluster.path(copy.key), self.cluster.client(copy.node)
         head = client.ask(Request("HEAD", path))

@@ -1,8 +1,8 @@
 """Moving all objects to their owners, and settling the layout.
 
 Markers go when nothing is moved any more. First everything is moved, and a full pass finds nothing
-to move; that is recorded, and all gateways know of it a lease later; then tombstones are replaced by
-EXPIRING_TOMBSTONE on condition, and deleted.
+to move; that is recorded, and all gateways know of it a lease later; then tombstones are replaced
+by EXPIRING_TOMBSTONE on condition, and deleted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,11 @@ def count_objects(cluster: Cluster, layout: Layout) -> Counts:
             counts.foreign += 1
             continue
         owner = owner_name(layout.names, key)
-        if owner in copies and copies[owner].like_tombstone and is_tombstone(cluster, copies[owner]):
+        if (
+            owner in copies
+            and copies[owner].like_tombstone
+            and is_tombstone(cluster, copies[owner])
+        ):
             counts.tombstones += 1
         else:
             counts.objects += 1

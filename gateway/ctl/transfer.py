@@ -85,7 +85,10 @@ class Transfer:
     # -- a multipart upload; no other node can be mistaken for the owner: it doesn't know the upload
 
     def _begin(self) -> str:
-        """The new upload's id; empty where there was no bucket, which is made. Raises CommandError."""
+        """The new upload's id; empty where there was no bucket, which is made then.
+
+        Raises CommandError.
+        """
         headers = dict(self.headers)
         if self._plain_md5:
             headers["x-minio-source-etag"] = self._plain_md5  # MinIO keeps it, as clients know it
@@ -174,7 +177,7 @@ class Transfer:
         return self.cluster.client(self.owner).ask(request)
 
     def _verify(self, sent: bytes, etag: str) -> None:
-        """Raises CommandError unless the owner, which answered with this ETag, has what was sent."""
+        """Raises CommandError unless the owner has what was sent, by the ETag of its answer."""
         md5 = hashlib.md5(sent, usedforsecurity=False).hexdigest()
         if PLAIN_MD5.fullmatch(etag) and etag != f'"{md5}"':
             source = f"{self.newest.node} has sent"

@@ -56,7 +56,9 @@ def acquire(node: Member) -> Connection:
 
 
 def prove(node: Member, seconds: float) -> Connection:
-    """A connection over which the node's record was read just now; `node.standing` has what it says.
+    """A connection over which the node's record was read just now.
+
+    What the record says is in `node.standing`.
 
     `seconds` is the longest that the node may be silent. Raises OSError and UpstreamError.
     """

@@ -35,5 +35,8 @@ class Member(Node):
         Who sends such an upload gets an UpstreamError, and its client 503.
         """
         for connection, request in list(self._waiting.items()):
-            if request.upload is not None and owner(nodes, request.path.rpartition("/")[2]).name != self.name:
+            if (
+                request.upload is not None
+                and owner(nodes, request.path.rpartition("/")[2]).name != self.name
+            ):
                 connection.end()

@@ -1,7 +1,7 @@
 """The nodes' records of the layout: read every second, kept, and changed.
 
-One thread has each node's record read, another keeps the layout and writes records. The rules are in
-`gateway.nodes.layout`.
+One thread has each node's record read, another keeps the layout and writes records. The rules are
+in `gateway.nodes.layout`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,10 @@ QUIET_SECONDS = 10.0  # from the last change of the layout to looking whether it
 
 
 class Records:
-    """The layout, kept current by threads: one looks at the nodes' records, one does what follows from them."""
+    """What keeps the layout current: threads that read and write the nodes' records.
+
+    One looks at the records, one does what follows from them.
+    """
 
     def __init__(self, directory: Directory, discovery: Discovery) -> None:
         self.directory, self.discovery = directory, discovery
@@ -51,7 +54,8 @@ class Records:
         self._looked = threading.Event()  # there may be something to do for the record
         self._absorbed: set[Layout] = set()  # records that were merged already
         self._troubles: dict[str, str] = {}  # what was logged of a node, by its name
-        self._quiet_since = -math.inf  # monotonic time of the last change of the layout, or attempt to settle it
+        # Monotonic time of the last change of the layout, or attempt to settle it.
+        self._quiet_since = -math.inf
         self._started = False
 
     def start(self) -> None:
@@ -60,25 +64,39 @@ class Records:
             if not self._started:
                 self._started = True
                 for target in (self.discovery.watch, self._poll, self._keep_records):
-                    threading.Thread(target=target, name=f"objgw-{target.__name__}", daemon=True).start()
+                    threading.Thread(
+                        target=target, name=f"objgw-{target.__name__}", daemon=True
+                    ).start()
 
     def decides_conditions(self, node: Member) -> bool | None:
-        """Whether the node's server decides the conditions of a PUT; None where that can't be found out now."""
+        """Whether the node's server decides the conditions of a PUT.
+
+        It is None where that can't be found out now.
+        """
         if node.standing.keeps_conditions is None:
             node.look_due = 0.0
             self.directory.due.set()
             with self._changed:
-                self._changed.wait_for(lambda: node.standing.keeps_conditions is not None or node.closed, LOOK_SECONDS)
+                self._changed.wait_for(
+                    lambda: node.standing.keeps_conditions is not None or node.closed, LOOK_SECONDS
+                )
         return node.standing.keeps_conditions
 
     def _poll(self) -> None:
-        """The thread that has each node's record looked at, and memberships taken into use. It never waits for a node."""
+        """The thread that has each node's record looked at, and takes memberships into use.
+
+        It never waits for a node.
+
+        It never waits for a node.
+        """
         while True:
             self.directory.due.clear()
             for node in list(self.directory.by_name.values()):
                 if node.host and not node.being_looked_at and time.monotonic() >= node.look_due:
                     node.being_looked_at, node.look_due = True, time.monotonic() + POLL_SECONDS
-                    threading.Thread(target=self._look_at, args=(node,), name="objgw-look", daemon=True).start()
+                    threading.Thread(
+                        target=self._look_at, args=(node,), name="objgw-look", daemon=True
+                    ).start()
             with self._changed:
                 self.directory.arrange()
                 switch = self.directory.view.until + 2 * HOLD_SECONDS
@@ -91,13 +109,20 @@ class Records:
             self._looked.clear()
             try:
                 self._keep()
-            except (OSError, UpstreamError) as error:  # a node went away, or is busy: the next round knows
+            except (OSError, UpstreamError) as error:
+                # A node went away, or is busy. The next round tells.
                 log.debug("whether objects are in place isn't known: %s", error)
             except Exception:  # requests go by the view that there is
                 log.exception("the layout's record can't be kept")
 
     def _look_at(self, node: Member) -> None:
-        """Looks at a node's record. What is needed of one that was just found is made and found out, before it is."""
+        """Looks at a node's record.
+
+        Of a node that was just found it also makes the bucket, and finds out whether the server
+        decides conditions.
+
+        What is needed of one that was just found is made and found out, before it is.
+        """
         was_leased = node.standing.leased
         try:
             node.release(prove(node, LOOK_SECONDS))
@@ -118,16 +143,27 @@ class Records:
                 self._changed.notify_all()
 
     def _try_conditions(self, node: Member) -> None:
-        """Finds out whether the node's server decides conditions. Raises OSError or UpstreamError."""
-        kept = keeps_conditions(lambda request: self._ask_node(node, request), self.settings.records_bucket)
+        """Finds out whether the node's server decides conditions.
+
+        Raises OSError or UpstreamError.
+        """
+        kept = keeps_conditions(
+            lambda request: self._ask_node(node, request), self.settings.records_bucket
+        )
         if kept is False:
             log.warning(
-                "node %s: its server ignores conditions on PUT; such uploads are 501, and no node joins", node.name
+                "node %s: its server ignores conditions on PUT; "
+                "such uploads are 501, and no node joins",
+                node.name,
             )
         node.standing.keeps_conditions = kept
 
-    def _ask_node(self, node: Member, request: Request | None = None, seconds: float = LOOK_SECONDS) -> Reply:
-        """One request for the layout's sake, and its whole answer; without a request, one that makes the bucket.
+    def _ask_node(
+        self, node: Member, request: Request | None = None, seconds: float = LOOK_SECONDS
+    ) -> Reply:
+        """One request for the layout's sake, and its whole answer.
+
+        Where no request is given, it is the one that makes the bucket of the objects.
 
         Raises OSError or UpstreamError.
         """
@@ -144,18 +180,29 @@ class Records:
         return reply
 
     def _keep(self) -> None:
-        """Adopts the newest record, and writes one where there is none, an older one, or something to change."""
+        """Adopts the newest record, and writes records where that is needed.
+
+        It is where a node has none, or an older one, and where the layout has to change.
+        """
         running = [node for node in self.directory.by_name.values() if node.host]
         serving = [node for node in running if node.standing.serves and node.standing.recent]
-        records = [node.standing.layout for node in running if node.standing.layout and node.standing.serves]
+        records = [
+            node.standing.layout
+            for node in running
+            if node.standing.layout and node.standing.serves
+        ]
         if not (self.directory.layout or records):
-            asked = all(node.standing.tried for node in running) and any(node.standing.recent for node in running)
-            if asked and (serving or not any(node.standing.serves for node in running)):  # else one is slow
+            asked = all(node.standing.tried for node in running) and any(
+                node.standing.recent for node in running
+            )
+            # Otherwise a node may only be slow, so that it is waited for.
+            if asked and (serving or not any(node.standing.serves for node in running)):
                 self._begin(serving)
             return
         for record in records:
             if self.directory.layout is None or (
-                record.origin == self.directory.layout.origin and record.version > self.directory.layout.version
+                record.origin == self.directory.layout.origin
+                and record.version > self.directory.layout.version
             ):
                 self._adopt(record)
         layout = self.directory.layout
@@ -184,11 +231,19 @@ class Records:
             if merged.version > max(layout.version, record.version):
                 self._absorbed |= {layout, record}
                 return merged
-        # A node that was in the layout once, so that it has a record, may hold what was deleted or replaced since.
-        new = {node.name for node in serving if not node.standing.layout or node.name in layout.unrecorded}
+        # A node that was in the layout once, so that it has a record, may hold what was deleted or
+        # replaced since.
+        new = {
+            node.name
+            for node in serving
+            if not node.standing.layout or node.name in layout.unrecorded
+        }
         new -= {*layout.names, *layout.removed}
         known_nodes = self.directory.by_name
-        if new and not any(known_nodes[name].standing.keeps_conditions is False for name in {*new, *layout.mentioned}):
+        if new and not any(
+            known_nodes[name].standing.keeps_conditions is False
+            for name in {*new, *layout.mentioned}
+        ):
             return layout.joined(new, now)
         known = layout.known(node.name for node in serving if node.standing.layout)
         if known is not layout:
@@ -214,8 +269,12 @@ class Records:
             self._adopt(layout)
 
     def _in_place(self, node: Member, layout: Layout) -> bool:
-        """Whether a node has only a few objects, all of them its own. Raises OSError or UpstreamError."""
-        reply = self._ask_node(node, Request("GET", f"/{self.settings.bucket}"))  # lists the first 1,000
+        """Whether a node has only a few objects, all of them its own.
+
+        Raises OSError or UpstreamError.
+        """
+        # S3 lists the first 1,000 keys.
+        reply = self._ask_node(node, Request("GET", f"/{self.settings.bucket}"))
         if reply.status == 404:
             return True
         ids = re.findall(rb"<Key>([^<]*)</Key>", reply.body)
@@ -224,11 +283,18 @@ class Records:
             and (len(ids) < LISTING_PAGE or layout.version == 1)
             and TOMBSTONE_ETAG.strip('"').encode() not in reply.body
             and EXPIRING_ETAG.strip('"').encode() not in reply.body
-            and all(owner_name(layout.names, each.decode()) == node.name for each in ids if each.isalnum())
+            and all(
+                owner_name(layout.names, each.decode()) == node.name
+                for each in ids
+                if each.isalnum()
+            )
         )
 
     def _record(self, layout: Layout, serving: list[Member]) -> None:
-        """Writes a new layout: to the first of its nodes, which decides between gateways, then to the others."""
+        """Writes a new layout to its nodes.
+
+        The first of them decides between gateways that do so at once; then the others get it.
+        """
         nodes = {node.name: node for node in serving if not node.standing.trouble}
         records = {name: node.standing.record for name, node in nodes.items()}
         first, *others = writing_order(records, self.directory.layout, layout) or [""]
@@ -242,13 +308,20 @@ class Records:
         known = node.standing.record
         if known.layout == layout:
             return True
-        if known.layout and known.layout.origin == layout.origin and known.layout.version >= layout.version:
+        if (
+            known.layout
+            and known.layout.origin == layout.origin
+            and known.layout.version >= layout.version
+        ):
             return False
         try:
             etag = write_record(
                 lambda request: self._ask_node(node, request, WRITE_SECONDS),
-                self.settings.records_bucket, node.name, layout, known.etag,
-            )  # fmt: skip
+                self.settings.records_bucket,
+                node.name,
+                layout,
+                known.etag,
+            )
         except (OSError, UpstreamError, UnexpectedAnswer) as error:
             log.debug("node %s doesn't take the record: %s", node.name, error)
             return False

@@ -1,7 +1,8 @@
 """The nodes by their names, and the `View` of them that requests go by.
 
-Requests only read the last view, which is replaced as a whole. A node is a name: its address and keys may change, and
-its name keeps its place in the layout. The rules are in `gateway.nodes.layout`.
+Requests only read the last view, which is replaced as a whole. A node is a name: its address and
+keys may change, and its name keeps its place in the layout. The rules are in
+`gateway.nodes.layout`.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ log = logging.getLogger("objgw")
 
 
 class View(NamedTuple):
-    """What requests go by: the layout, as it is in force, with its nodes. It is replaced as a whole."""
+    """What requests go by: the layout, as it is in force, with its nodes.
+
+    It is replaced as a whole.
+    """
 
     nodes: tuple[Member, ...] = ()  # that ids are spread over, sorted by name
-    older: tuple[tuple[Member | None, ...], ...] = ()  # those of earlier memberships, newest first; None: given up
+    # The nodes of earlier memberships, newest first; None is one that was given up.
+    older: tuple[tuple[Member | None, ...], ...] = ()
     anywhere: tuple[Member, ...] = ()  # all nodes, where nobody knows over which ids were spread
     epoch: int = 0
     moved: bool = False  # every object is with its owner, so that a miss there is a miss
@@ -42,7 +47,8 @@ class View(NamedTuple):
         for nodes in self.older:
             node = nodes[place % len(nodes)]
             if node is owner:
-                newest = newest and not others  # it had the object before others had, so its copy may be an old one
+                # The owner had the id before others had it, so that its copy may be an old one.
+                newest = newest and not others
             elif node and node not in others:
                 others.append(node)
         others += [node for node in self.anywhere if node is not owner and node not in others]
@@ -60,7 +66,8 @@ class Candidates(NamedTuple):
 class Directory:
     """The nodes that there are, the layout, and the view of both that is in force.
 
-    What Docker lists comes from `discovery`, the layout from `records`; both change it while they hold `changed`.
+    What Docker lists comes from `discovery`, the layout from `records`; both change it while they
+    hold `changed`.
 
     >>> directory = Directory(Settings())
     >>> directory.view.nodes    # sorted by name
@@ -71,7 +78,8 @@ class Directory:
         self.settings = settings
         self.view = View()
         self.layout: Layout | None = None
-        self.by_name: dict[str, Member] = {}  # those that Docker lists and those of the layout, sorted by name
+        # The nodes that Docker lists and those of the layout, sorted by name.
+        self.by_name: dict[str, Member] = {}
         self.changed = threading.Condition()
         self.due = threading.Event()  # a node's record may have to be looked at
 
@@ -97,7 +105,10 @@ class Directory:
         return self.view
 
     def find(self, endpoints: list[Endpoint]) -> None:
-        """Takes what Docker says of the nodes. A name of the layout keeps its place when Docker doesn't list it."""
+        """Takes what Docker says of the nodes.
+
+        A name of the layout keeps its place when Docker doesn't list it.
+        """
         found = {endpoint.name: endpoint for endpoint in endpoints}
         kept = self.layout.mentioned if self.layout else self.by_name
         after = {}
@@ -117,32 +128,40 @@ class Directory:
 
     def arrange(self) -> None:
         """Makes the view that is in force."""
-        layout, now, before = self.layout, time.time(), self.view
+        layout, before = self.layout, self.view
         if layout is None:
             return
         for name in layout.mentioned:
             self.by_name.setdefault(name, Member(Endpoint(name), self.settings))
+        recorded = set(layout.all_names) - set(layout.unrecorded)
         for node in self.by_name.values():
-            node.standing.expect(record=node.name in layout.all_names and node.name not in layout.unrecorded)
-        newest, *older = layout.in_force(now - HOLD_SECONDS)
-        switches = [membership.since for membership in layout.memberships if membership.since > now - HOLD_SECONDS]
-        view = View(
-            tuple(self.by_name[name] for name in newest.names),
-            tuple(
-                tuple(None if name in layout.lost else self.by_name[name] for name in membership.names)
-                for membership in older
-                if membership.names
-            ),
-            tuple(self.by_name.values()) if any(not membership.names for membership in older) else (),
-            newest.epoch,
-            layout.moved,
-            min(switches) - HOLD_SECONDS if switches else math.inf,
-        )
+            node.standing.expect(record=node.name in recorded)
+        view = self._view_of(layout, time.time() - HOLD_SECONDS)
         if view == before:
-            return
+            return  # requests compare views by identity, so that an equal one isn't replaced
         self.view = view
-        if [node.name for node in view.nodes] != [node.name for node in before.nodes]:
-            log.info("ids are spread over %s", ", ".join(newest.names))
+        names = [node.name for node in view.nodes]
+        if names != [node.name for node in before.nodes]:
+            log.info("ids are spread over %s", ", ".join(names))
             for node in before.nodes:
                 node.end_uploads(view.nodes)
         self.changed.notify_all()
+
+    def _view_of(self, layout: Layout, now: float) -> View:
+        """The view of a layout at this Unix time."""
+        newest, *older = layout.in_force(now)
+        left = {name: None if name in layout.lost else self.by_name[name] for name in self.by_name}
+        anywhere = any(not membership.names for membership in older)
+        switches = [each.since for each in layout.memberships if each.since > now]
+        return View(
+            nodes=tuple(self.by_name[name] for name in newest.names),
+            older=tuple(
+                tuple(left[name] for name in membership.names)
+                for membership in older
+                if membership.names
+            ),
+            anywhere=tuple(self.by_name.values()) if anywhere else (),
+            epoch=newest.epoch,
+            moved=layout.moved,
+            until=min(switches) - HOLD_SECONDS if switches else math.inf,
+        )

@@ -16,20 +16,25 @@ from gateway.status.observation import current
 
 log = logging.getLogger("objgw")
 
-DOWNLOAD_BLOCK = 64 * 1024  # bytes of a download that are read at once: what a client that never reads holds
+# Bytes of a download that are read at once. A client that never reads holds so many.
+DOWNLOAD_BLOCK = 64 * 1024
 PIPE = 512 * 1024  # bytes, the same of a client that takes one block within
 BRISK_SECONDS = 0.05
 
 
 def download(
-    node: Node, connection: Connection, reply: Reply, relay: Callable[[int, int], None] | None = None
+    node: Node,
+    connection: Connection,
+    reply: Reply,
+    relay: Callable[[int, int], None] | None = None,
 ) -> Iterator[bytes]:
     """The bytes of an object on their way to the client.
 
-    Where the server has a `relay` (see gateway.server), most of a large one go from socket to socket, and are no blocks
-    here; never the last ones, so that whoever takes the blocks knows of the end before the client does. Where the node
-    breaks off, ConnectionResetError makes the server break the client's connection, so that what it has can't pass for
-    the whole. A connection of which something is unread is never used again.
+    Where the server has a `relay` (see gateway.server), most of a large one go from socket to
+    socket, and are no blocks here; never the last ones, so that whoever takes the blocks knows of
+    the end before the client does. Where the node breaks off, ConnectionResetError makes the server
+    break the client's connection, so that what it has can't pass for the whole. A connection of
+    which something is unread is never used again.
     """
     left, step, observation = reply.left, DOWNLOAD_BLOCK, current.get()
     node.downloads.add(connection)
@@ -64,7 +69,10 @@ def download(
 
 
 def wide_pipe() -> tuple[int, ...]:
-    """A pipe with room for `PIPE` bytes, or for as much as the kernel still gives this user (pipe(7)); none without."""
+    """A pipe with room for `PIPE` bytes, or for as much as the kernel still gives this user.
+
+    It is empty where there can be no pipe (pipe(7)).
+    """
     try:
         pipe = os.pipe()
     except OSError:

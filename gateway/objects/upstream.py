@@ -29,16 +29,23 @@ from gateway.status.observation import current
 
 log = logging.getLogger("objgw")
 
-EXCHANGE_ATTEMPTS = 3  # a kept connection that was closed, then an address or a key that changed, then the truth
+# Attempts of an exchange: one on a kept connection that was closed, one with an address or key that
+# has changed, and one that tells the truth.
+EXCHANGE_ATTEMPTS = 3
 REQUEST_ATTEMPTS = 8  # of a request for an object that moves, or that others write meanwhile
 NONE: Mapping[str, str] = {}
 
 # S3's error codes for a key that the node doesn't know (any more).
-KEY_REFUSED = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"})
+KEY_REFUSED = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"}
+)
 
 
 class OwnerChanged(Refusal):
-    """503: the layout changed while the request was on its way to what was the owner. An upload can't start over."""
+    """503: the layout changed while the request was on its way to what was the owner.
+
+    An upload can't start over.
+    """
 
     def __init__(self) -> None:
         again = unavailable("The object's place changed meanwhile; try again.")
@@ -74,15 +81,20 @@ class Upstream:
         return node
 
     def exchange(
-        self, node: Member, method: str, object_id: str,
-        headers: Mapping[str, str] = NONE, upload: Upload | None = None,
-    ) -> tuple[Member, Connection, Reply]:  # fmt: skip
+        self,
+        node: Member,
+        method: str,
+        object_id: str,
+        headers: Mapping[str, str] = NONE,
+        upload: Upload | None = None,
+    ) -> tuple[Member, Connection, Reply]:
         """One request to the node, which may have been replaced by one of its name, and its answer.
 
         Raises Refusal (503) where the node can't be reached, isn't who it has to be, or breaks off.
         """
         observation, trial = current.get(), False
-        request = Request(method, f"/{self.settings.bucket}/{object_id}", headers, upload, observation.request_id)
+        path = f"/{self.settings.bucket}/{object_id}"
+        request = Request(method, path, headers, upload, observation.request_id)
         for attempt in range(EXCHANGE_ATTEMPTS):
             last = attempt == EXCHANGE_ATTEMPTS - 1
             node = self.running(node)
@@ -100,7 +112,7 @@ class Upstream:
                     connection.close()
                 if not last and self._again(node, connection, error):
                     continue
-                raise self._failed(node, request, error, trial, connected=connection is not None) from None
+                raise self._failed(node, request, error, connection, trial=trial) from None
             except BaseException:  # the client broke off, or the request is refused
                 if connection:
                     connection.close()
@@ -114,16 +126,25 @@ class Upstream:
         raise unavailable("The node of this id can't be reached.")
 
     def refuse_undecided(self, node: Member, headers: Mapping[str, str]) -> None:
-        """Raises Refusal for an upload with a condition, where the node's server takes no notice of conditions."""
-        if headers.keys().isdisjoint(IF_MATCH) or (decides := self.records.decides_conditions(node)):
+        """Raises Refusal for an upload with a condition that the node's server would ignore."""
+        if headers.keys().isdisjoint(IF_MATCH):
             return
+        decides = self.records.decides_conditions(node)
         if decides is None:
-            raise unavailable("Whether the node of this id decides conditions isn't known yet; try again.")
-        detail = "The server of this id's node ignores conditions on PUT, so this one can't be decided without a race."
-        raise Refusal(HTTPStatus.NOT_IMPLEMENTED, f"{detail} Nothing was stored.")
+            detail = "Whether the node of this id decides conditions isn't known yet; try again."
+            raise unavailable(detail)
+        if not decides:
+            detail = (
+                "The server of this id's node ignores conditions on PUT, "
+                "so this one can't be decided without a race. Nothing was stored."
+            )
+            raise Refusal(HTTPStatus.NOT_IMPLEMENTED, detail)
 
     def _again(self, node: Member, connection: Connection | None, error: Exception) -> bool:
-        """Whether an attempt that failed is worth another: nothing of it can have taken effect, and there is news."""
+        """Whether an attempt that failed is worth another one.
+
+        It is if nothing of it can have taken effect, and the node may be reached now.
+        """
         if connection is None:
             return self.discovery.replaced(node)
         if connection.reused and not connection.answered and not is_silence(error):
@@ -131,23 +152,36 @@ class Upstream:
             return True
         return False
 
-    def _failed(self, node: Member, request: Request, error: Exception, trial: bool, *, connected: bool) -> Refusal:
-        """The end of an exchange that failed: what the breaker, the observation, the log and the client are told."""
+    def _failed(
+        self,
+        node: Member,
+        request: Request,
+        error: Exception,
+        connection: Connection | None,
+        *,
+        trial: bool,
+    ) -> Refusal:
+        """The end of an exchange that failed.
+
+        It tells the breaker, the observation and the log, and gives what the client is told.
+        """
         current.get().failed(node.name)
         if isinstance(error, Unusable):
             if trial:
                 node.breaker.abandoned()
             return unavailable(str(error))
-        if trial or not connected or is_silence(error):
+        if trial or connection is None or is_silence(error):
             node.breaker.failed(reason(error))
             node.forget()
-        if not connected:
+        if connection is None:
             return unavailable(f"The node of this id can't be asked: {reason(error)}.")
         log.warning("%s %s: node %s: %s", request.method, request.path, node.name, error)
         return unavailable("The node of this id broke off; try again.")
 
-    def _mended(self, node: Member, connection: Connection, reply: Reply, upload: Upload | None) -> bool:
-        """Whether the reason of a refusal is gone, so that the request is worth sending again, and can be."""
+    def _mended(
+        self, node: Member, connection: Connection, reply: Reply, upload: Upload | None
+    ) -> bool:
+        """Whether the reason of a refusal is gone, and the request can be sent again."""
         if reply.status not in (400, 403, 404) or (upload is not None and upload.spent):
             return False
         if reply.code in KEY_REFUSED and self.discovery.replaced(node):
@@ -160,7 +194,7 @@ class Upstream:
         return False
 
     def acknowledge(self, object_id: str, node: Member, view: View) -> None:
-        """Raises OwnerChanged for a write that went to a node which may not be the owner any more."""
+        """Raises OwnerChanged where the node that took a write may not be the owner any more."""
         if not node.standing.leased:
             try:
                 node.release(acquire(node))

@@ -1,7 +1,7 @@
 """One HTTP/1.1 exchange with a node, over a bare socket.
 
-A `Connection` has a minimal parser of answers: a client library would cost several times as much (bench/README.md).
-Nothing here decides whether a request is repeated, or what a client is told.
+A `Connection` has a minimal parser of answers: a client library would cost several times as much
+(bench/README.md). Nothing here decides whether a request is repeated, or what a client is told.
 """
 
 from __future__ import annotations
@@ -21,22 +21,30 @@ from gateway.s3.headers import IF_MATCH
 ANSWER_HEAD_MAX = 64 * 1024  # bytes of a node's status line and headers
 ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
 
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, 5.5: no part of a header's value, but for the tab
+# These are no part of a header's value (RFC 9110, 5.5); the tab is.
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 DIGITS = re.compile(r"[0-9]{1,18}")
 STATUS_LINE = re.compile(r"HTTP/1\.1 ([1-9][0-9]{2})(?: .*)?")  # RFC 9112, 4
 NAME = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.1
 ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
-# What servers say where there is no room: MinIO on a large disk, MinIO and Ceph at the end of a quota.
+# What servers say where there is no room: MinIO on a large disk, MinIO and Ceph at the end of a
+# quota.
 FULL = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
 
 
 class UpstreamError(Exception):
-    """A node broke off, was silent for too long, or sent what isn't HTTP. Text for the log, not for clients."""
+    """A node broke off, was silent for too long, or sent what isn't HTTP.
+
+    Text for the log, not for clients.
+    """
 
 
 class Request(NamedTuple):
-    """What is asked of a node. Header names are in lower case; a path has nothing that would need escaping, and a query
-    after it is sorted."""
+    """What is asked of a node.
+
+    Header names are in lower case; a path has nothing that would need escaping, and a query after
+    it is sorted.
+    """
 
     method: str
     path: str
@@ -46,16 +54,23 @@ class Request(NamedTuple):
 
     @property
     def careful(self) -> bool:
-        """Whether the body is sent only after the node's `100 Continue` (RFC 9110, 10.1.1), so that a dead connection
-        or a rejected key shows while it can still be sent elsewhere: a body that can't be sent twice, or mustn't be,
-        because a second create-only PUT would fail on the first.
+        """Whether the body is sent only after the node's `100 Continue` (RFC 9110, 10.1.1).
+
+        So a dead connection or a rejected key shows while the body can still be sent elsewhere.
+        That matters for a body that can't be sent twice, and for one that mustn't be: a second
+        create-only PUT would fail on the first.
         """
-        return self.upload is not None and (not self.upload.replayable or not self.headers.keys().isdisjoint(IF_MATCH))
+        return self.upload is not None and (
+            not self.upload.replayable or not self.headers.keys().isdisjoint(IF_MATCH)
+        )
 
 
 @dataclass(slots=True)
 class Reply:
-    """A node's answer: status, headers with names in lower case, what came of the body and how much is to come."""
+    """A node's answer.
+
+    The names of its headers are in lower case. `body` is what has come of the body so far.
+    """
 
     status: int
     headers: dict[str, str]
@@ -70,7 +85,10 @@ class Reply:
 
     @property
     def full(self) -> bool:
-        """Whether the node refuses because there is no room; on a small disk MinIO calls that an internal error."""
+        """Whether the node refuses because it has no room left.
+
+        On a small disk MinIO calls that an internal error.
+        """
         return self.status == 507 or self.code in FULL or b"no space left on device" in self.body
 
 
@@ -106,10 +124,14 @@ class Connection:
         return data
 
     def receive_into(self, pipe: int, size: int) -> int:
-        """Moves the next bytes, at most `size`, into an empty pipe without copying them (splice(2)); how many."""
+        """Moves the next bytes, at most `size`, into an empty pipe, and says how many.
+
+        They aren't copied (splice(2)).
+        """
         while True:
             try:
-                if not self.sock.recv(1, socket.MSG_PEEK):  # waits for them, as long as receive() would
+                # This waits for them, as long as receive() would.
+                if not self.sock.recv(1, socket.MSG_PEEK):
                     raise UpstreamError("the node closed the connection")
                 return os.splice(self.sock.fileno(), pipe, size, flags=os.SPLICE_F_NONBLOCK)
             except BlockingIOError:
@@ -118,7 +140,10 @@ class Connection:
                 raise UpstreamError(f"receiving: {error}") from error
 
     def reply(self, method: str) -> Reply:
-        """Reads status, headers and what came with them; of an error or an empty answer, everything."""
+        """Reads status, headers and what came with them.
+
+        Of an error and of an empty answer it reads everything.
+        """
         data = self.receive(65536)
         while (end := data.find(b"\r\n\r\n")) < 0:
             if len(data) > ANSWER_HEAD_MAX:
@@ -128,7 +153,9 @@ class Connection:
             reply = parse_reply(data[:end].decode("latin-1"), data[end + 4 :], method)
         except ValueError as error:
             raise UpstreamError(f"not an HTTP answer: {data[:80]!r}") from error
-        if "close" in [option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")]:
+        if "close" in [
+            option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")
+        ]:
             self.usable = False  # RFC 9112, 9.6: also among others
         if reply.status >= 300:
             while reply.left:

@@ -21,4 +21,6 @@ class Endpoint(NamedTuple):
     region: str = "us-east-1"
 
     def __repr__(self) -> str:  # the keys must not reach a log
-        return f"{self.name} ({self.container[:12] or 'no container'}, {self.host or 'not running'})"
+        return (
+            f"{self.name} ({self.container[:12] or 'no container'}, {self.host or 'not running'})"
+        )

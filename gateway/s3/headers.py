@@ -5,7 +5,8 @@ All names of headers are in lower case, as the code compares them.
 
 from __future__ import annotations
 
-# What is stored with an object besides x-amz-meta-*: PUT takes it, GET gives it back, a rebalance takes it along.
+# What is stored with an object besides x-amz-meta-*: PUT takes it, GET gives it back, a rebalance
+# takes it along.
 STORED = (
     "content-type",
     "content-encoding",

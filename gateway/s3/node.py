@@ -1,6 +1,7 @@
 """A node at one address: its pool of kept connections, and one signed, streamed request to it.
 
-Nothing here decides whether a request is repeated, or what a client is told: that is `gateway.objects`'.
+Nothing here decides whether a request is repeated, or what a client is told: that is
+`gateway.objects`'.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Node:
         self.records_bucket = settings.records_bucket
         self._settings = settings
         self._signer = Signer(endpoint)
-        self._idle: list[Connection] = []  # the last one used is used next, so that others can grow old and go
+        # The last one used is used next, so that others can grow old and go.
+        self._idle: list[Connection] = []
         self._waiting: dict[Connection, Request] = {}  # those in use on which no answer has come
         self.downloads: set[Connection] = set()  # those in use by the body of an answer
         self.connecting = 0  # requests that have no connection yet
@@ -68,7 +70,8 @@ class Node:
 
     def connect(self) -> Connection:
         """A new connection. Raises OSError."""
-        sock = socket.socket(socket.AF_INET)  # create_connection() would ask a resolver, in a thread, for an address
+        # create_connection() would ask a resolver, in a thread, for an address.
+        sock = socket.socket(socket.AF_INET)
         try:
             sock.settimeout(self._settings.connect_timeout)
             sock.connect((self.host, self.endpoint.port))
@@ -106,14 +109,20 @@ class Node:
             self.release(connection)
 
     def close(self) -> None:
-        """Closes the kept connections and ends those in use: from a container that was stopped nothing more comes."""
+        """Closes the kept connections and ends those in use.
+
+        From a container that was stopped nothing more comes.
+        """
         self.closed = True
         self.forget()
         for connection in [*self._waiting, *self.downloads]:
             connection.end()
 
     def forget(self) -> None:
-        """Closes the kept connections: one of them was found dead, so the others most likely are."""
+        """Closes the kept connections.
+
+        One of them was found dead, and the others are as old.
+        """
         while self._idle:
             self._idle.pop().close()
 
@@ -122,8 +131,8 @@ class Node:
     def exchange(self, connection: Connection, request: Request) -> Reply:
         """One request and its answer, whose body may still have to be received.
 
-        Before the first upload it makes the bucket; where that is refused, the answer is that. Raises UpstreamError,
-        and BodyError when the client breaks off.
+        Before the first upload it makes the bucket; where that is refused, the answer is that.
+        Raises UpstreamError, and BodyError when the client breaks off.
         """
         self._waiting[connection] = request
         try:
@@ -172,6 +181,11 @@ class Node:
 
     def make_bucket(self, connection: Connection) -> Reply:
         """Makes the bucket unless it is there; `ready` says whether it is. Raises UpstreamError."""
-        reply = self._exchange(connection, Request("PUT", f"/{self._settings.bucket}", upload=Upload(io.BytesIO(), 0)))
-        self.ready = reply.status == 200 or reply.code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
+        reply = self._exchange(
+            connection, Request("PUT", f"/{self._settings.bucket}", upload=Upload(io.BytesIO(), 0))
+        )
+        self.ready = reply.status == 200 or reply.code in (
+            "BucketAlreadyOwnedByYou",
+            "BucketAlreadyExists",
+        )
         return reply

@@ -1,10 +1,11 @@
 """What one worker finds out for all: whether the nodes live, how they did, and what they hold.
 
-Whether a node lives is what the looks at its record have found, which each worker makes each second anyway. The worker
-that holds the lock `leader` keeps since when that is so, the last minutes' figures and a count of objects, and writes
-them to `watch.json` in the workers' folder, so that all workers say the same. None asks a node because of a request for
-health. When the leader ends, the kernel gives the lock to another, which goes on from the file. Without the folder
-(another WSGI server, a test) a process leads itself.
+Whether a node lives is what the looks at its record have found, which each worker makes each second
+anyway. The worker that holds the lock `leader` keeps since when that is so, the last minutes'
+figures and a count of objects, and writes them to `watch.json` in the workers' folder, so that all
+workers say the same. None asks a node because of a request for health. When the leader ends, the
+kernel gives the lock to another, which goes on from the file. Without the folder (another WSGI
+server, a test) a process leads itself.
 
 For a node: `CENSUS_PAGES` pages of its list each minute while somebody looks.
 """
@@ -41,9 +42,11 @@ CENSUS_PAGES = 10  # of `LISTING_PAGE` objects, that are read of one node
 
 
 class Watch:
-    """What is known of the nodes besides what requests tell: whether they live, how they did, what they hold.
+    """What is known of the nodes besides what requests tell.
 
-    >>> Watch(Directory(Settings()), Metrics()).snapshot()["nodes"]     # in any worker, from memory; by name
+    That is: whether they live, how they did, and what they hold.
+
+    >>> Watch(Directory(Settings()), Metrics()).snapshot()["nodes"]     # by name
     {}
     """
 
@@ -52,7 +55,12 @@ class Watch:
         self._folder = metrics.folder
         self._lock: int | None = None  # the descriptor of `leader`, once it is locked
         self._leads = metrics.folder is None
-        self._known: dict[str, Any] = {"at": 0.0, "nodes": {}, "history": {"end": 0.0, "points": []}, "census": {}}
+        self._known: dict[str, Any] = {
+            "at": 0.0,
+            "nodes": {},
+            "history": {"end": 0.0, "points": []},
+            "census": {},
+        }
         self._read = 0.0  # monotonic time of the last reading of the leader's file
         self._totals: list[int] | None = None
         self._viewed = 0.0
@@ -84,7 +92,9 @@ class Watch:
         if now - known["history"]["end"] >= SAMPLE_SECONDS:
             self._sample(now)
         if self._wanted(now):
-            self._counting = threading.Thread(target=self._count, args=(nodes,), name="objgw-census", daemon=True)
+            self._counting = threading.Thread(
+                target=self._count, args=(nodes,), name="objgw-census", daemon=True
+            )
             self._counting.start()
         known["at"] = now
         if nodes:  # a leader that has just begun knows none yet
@@ -99,7 +109,9 @@ class Watch:
         """Whether this worker is the leader by now; it goes on from where the one before it was."""
         assert self._folder
         if self._lock is None:
-            self._lock = os.open(self._folder / "leader", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(
+                self._folder / "leader", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+            )
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -117,7 +129,7 @@ class Watch:
     # -- whether nodes live
 
     def _judge(self, node: Member) -> None:
-        """Notes what the looks at the node's record, the poller's and those of requests, have found."""
+        """Notes a node's state, by the looks at its record: the poller's and requests'."""
         standing = node.standing
         if node.host is None:
             self._note(node, "stopped", "its container doesn't run")
@@ -129,7 +141,10 @@ class Watch:
             self._note(node, "up", None)
 
     def _note(self, node: Member, state: str, error: str | None) -> None:
-        """Keeps the state of a node, since when it is so, and its last error also when it is over."""
+        """Keeps a node's state, since when it is so, and its last error.
+
+        The error stays also when it is over.
+        """
         now = time.time()
         before = self._known["nodes"].get(node.name, {"state": "unknown", "error": None})
         if before["state"] != state:
@@ -146,7 +161,9 @@ class Watch:
         """Adds a point to the plot: requests since the last one, by kind."""
         totals = self._metrics.totals()
         if self._totals:
-            point = [max(0, after - before) for after, before in zip(totals, self._totals, strict=True)]
+            point = [
+                max(0, after - before) for after, before in zip(totals, self._totals, strict=True)
+            ]
             self._known["history"]["points"] = [*self._known["history"]["points"], point][-SAMPLES:]
         self._totals = totals
         self._known["history"]["end"] = now
@@ -180,7 +197,8 @@ LISTED_OBJECT = re.compile(rb"<Key>([A-Za-z0-9]{1,32})</Key>.*?<Size>(\d+)</Size
 def census(node: Member, settings: Settings) -> tuple[int, int, bool]:
     """The objects of a node, their bytes, and whether there are more than were counted.
 
-    Raises OSError and UpstreamError. https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+    Raises OSError and UpstreamError.
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
     """
     objects, size, after = 0, 0, ""
     connection = prove(node, node.node_timeout)

@@ -9,7 +9,10 @@ from gateway.nodes.sources.keys import Config
 
 
 class Found(NamedTuple):
-    """A container or a task with a node's name. Of several with one name, one that runs counts, then the newest."""
+    """A container or a task with a node's name.
+
+    Of several with one name, one that runs counts, then the newest.
+    """
 
     name: str
     id: str
