@@ -1,23 +1,28 @@
 """objgw: one URL in front of several MinIO servers that run as Docker containers.
 
 A request for `/object/{id}` is relayed to the one node that owns the id. This module has the WSGI
-callable, which decides on an `Answer` first and sends last; every refusal is an exception. What it
+callable. It decides on an `Answer` first and sends last; every refusal is an exception. What it
 stands on is in the package `gateway`, a folder for each subject:
 
-- `objects`: what a request does. While the layout is settled, one request to one node; else
-  `moving`.
-- `nodes`: the `View`, a sorted tuple of nodes, of which an id's owner is `nodes[sha256(id) %
-  len(nodes)]`. Threads keep it current, from Docker and from the nodes' own record of the layout.
+- `objects`: what a request does. While the layout is settled, that is one request to one node;
+  while objects move, it is what `moving` says.
+- `nodes`: who the nodes are. A `View` has them sorted by name, and an id's owner is
+  `nodes[sha256(id) % len(nodes)]`. Threads keep the view current, from Docker and from the nodes'
+  records of the layout.
 - `s3`: a node with its pool of connections and its signatures, and one HTTP exchange with it.
-- `status`: what isn't needed to answer for an object. `server`: the gunicorn worker.
+- `status`: logs, metrics, health and the page. `server`: the gunicorn worker.
 
-What it promises: one request upstream for each request; bodies stream in constant memory; a
-connection to a node is used only after the node's own record was read over it, so that a container
-which took over the address of another is never mistaken for it; a node is used only while its
-record was read a moment ago. Only while objects are being moved, and only for those that may have
-to be, a request takes several requests upstream.
+What it promises:
 
-Importing the module starts nothing and asks Docker nothing: the first request does, or
+- One request upstream for each request. Only while objects are moved there are several, and only
+  for an id that may be elsewhere than with its owner.
+- Bodies stream in constant memory.
+- A connection to a node is used only after the node's own record was read over it. So a container
+  that took over another's address is never mistaken for it.
+- A node is used only while its record was read a moment ago, so that no gateway goes by a layout
+  that others have left behind.
+
+Importing the module starts nothing and asks Docker nothing. The first request does, or
 `app.start()`.
 """
 
@@ -157,8 +162,6 @@ class Gateway:
 
         It can't start over, because what was read of the body is gone. So it goes by the view that
         is in force after the body's first bytes.
-
-        So it goes by the view after its first bytes.
         """
         headers, view = writing(environ), self.upstream.view()
         candidates = view.candidates(object_id)

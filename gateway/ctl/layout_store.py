@@ -1,4 +1,8 @@
-"""The layout, as a command reads it from the nodes' records and changes it there."""
+"""The layout, as a command reads it from the nodes' records and changes it there.
+
+A `Survey` is what all nodes say at one time. A change is made on a survey and written by
+compare-and-swap; where somebody else changed the layout in between, all is read again.
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """Moving all objects to their owners, and settling the layout.
 
-Markers go when nothing is moved any more. First everything is moved, and a full pass finds nothing
-to move; that is recorded, and all gateways know of it a lease later; then tombstones are replaced
-by EXPIRING_TOMBSTONE on condition, and deleted.
+First everything is moved, until a full pass over all listings finds nothing to move. That is
+recorded (`Layout.moved`). A lease later all gateways know of it, and nothing is moved any more, so
+that no older copy can come back. Only then the tombstones go: each is replaced by an expiring one,
+on the condition that it is still there, and then deleted.
 """
 
 from __future__ import annotations

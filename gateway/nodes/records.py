@@ -1,7 +1,19 @@
-"""The nodes' records of the layout: read every second, kept, and changed.
+"""What keeps the layout current: the nodes' records are read each second, and changed as needed.
 
-One thread has each node's record read, another keeps the layout and writes records. The rules are
-in `gateway.nodes.layout`.
+Each worker of each gateway does that for itself:
+
+- A poller starts a look at each node's record every `POLL_SECONDS`. A look renews the node's lease
+  and brings what its record says (`gateway.nodes.acquire`). The poller also takes a membership into
+  use when its time has come. It never waits for a node: each look has a thread of its own.
+- A keeper does what follows from the looks. It adopts a newer layout, writes the record where a
+  node has none or an older one, merges records of two origins, lets new nodes join, and settles a
+  layout when it finds every object in place.
+
+Several keepers act at once. They agree because a layout is changed by compare-and-swap on one node
+(`gateway.nodes.store`): whoever comes second reads the other's record a second later, and goes on
+from that. What a layout is, and why nothing is lost while it changes, is in `gateway.nodes.layout`.
+
+Requests don't wait for these threads, with one exception: `decides_conditions`.
 """
 
 from __future__ import annotations
@@ -59,14 +71,13 @@ class Records:
         self._started = False
 
     def start(self) -> None:
-        """Starts the threads, also the one that reads Docker; once is enough, more does no harm."""
+        """Starts the threads, also the one that reads Docker. A second call does nothing."""
         with self._changed:
             if not self._started:
                 self._started = True
                 for target in (self.discovery.watch, self._poll, self._keep_records):
-                    threading.Thread(
-                        target=target, name=f"objgw-{target.__name__}", daemon=True
-                    ).start()
+                    name = f"objgw-{target.__name__}"
+                    threading.Thread(target=target, name=name, daemon=True).start()
 
     def decides_conditions(self, node: Member) -> bool | None:
         """Whether the node's server decides the conditions of a PUT.
@@ -84,8 +95,6 @@ class Records:
 
     def _poll(self) -> None:
         """The thread that has each node's record looked at, and takes memberships into use.
-
-        It never waits for a node.
 
         It never waits for a node.
         """
@@ -119,9 +128,7 @@ class Records:
         """Looks at a node's record.
 
         Of a node that was just found it also makes the bucket, and finds out whether the server
-        decides conditions.
-
-        What is needed of one that was just found is made and found out, before it is.
+        decides conditions. A client's request never has to wait for these.
         """
         was_leased = node.standing.leased
         try:
@@ -192,18 +199,16 @@ class Records:
             if node.standing.layout and node.standing.serves
         ]
         if not (self.directory.layout or records):
-            asked = all(node.standing.tried for node in running) and any(
-                node.standing.recent for node in running
-            )
+            asked = all(node.standing.tried for node in running)
+            asked = asked and any(node.standing.recent for node in running)
             # Otherwise a node may only be slow, so that it is waited for.
             if asked and (serving or not any(node.standing.serves for node in running)):
                 self._begin(serving)
             return
         for record in records:
-            if self.directory.layout is None or (
-                record.origin == self.directory.layout.origin
-                and record.version > self.directory.layout.version
-            ):
+            layout = self.directory.layout
+            newer = layout and layout.origin == record.origin and layout.version < record.version
+            if layout is None or newer:
                 self._adopt(record)
         layout = self.directory.layout
         assert layout
@@ -231,8 +236,8 @@ class Records:
             if merged.version > max(layout.version, record.version):
                 self._absorbed |= {layout, record}
                 return merged
-        # A node that was in the layout once, so that it has a record, may hold what was deleted or
-        # replaced since.
+        # A node that has a record was in the layout once. It may hold what was deleted or replaced
+        # since, so that it doesn't join by itself.
         new = {
             node.name
             for node in serving
@@ -240,10 +245,8 @@ class Records:
         }
         new -= {*layout.names, *layout.removed}
         known_nodes = self.directory.by_name
-        if new and not any(
-            known_nodes[name].standing.keeps_conditions is False
-            for name in {*new, *layout.mentioned}
-        ):
+        standings = [known_nodes[name].standing for name in {*new, *layout.mentioned}]
+        if new and all(standing.keeps_conditions is not False for standing in standings):
             return layout.joined(new, now)
         known = layout.known(node.name for node in serving if node.standing.layout)
         if known is not layout:
@@ -258,14 +261,14 @@ class Records:
         return layout.settle() if layout.moved else layout.all_moved()
 
     def _begin(self, serving: list[Member]) -> None:
-        """The first layout: Docker's list."""
+        """Makes the first layout: Docker's list of names."""
         names = tuple(self.directory.by_name)
         layout = Layout.first(names, unrecorded=names)
         if not all(self._in_place(node, layout) for node in serving):
             layout = Layout.first(names, unrecorded=names, anywhere=True)
         if serving:
             self._record(layout, serving)
-        else:  # none that runs is S3, or takes our keys: requests will say so
+        else:  # no node that runs is a server of S3 and takes our keys: requests will say so
             self._adopt(layout)
 
     def _in_place(self, node: Member, layout: Layout) -> bool:
@@ -278,17 +281,12 @@ class Records:
         if reply.status == 404:
             return True
         ids = re.findall(rb"<Key>([^<]*)</Key>", reply.body)
-        return (
-            reply.status == 200
-            and (len(ids) < LISTING_PAGE or layout.version == 1)
-            and TOMBSTONE_ETAG.strip('"').encode() not in reply.body
-            and EXPIRING_ETAG.strip('"').encode() not in reply.body
-            and all(
-                owner_name(layout.names, each.decode()) == node.name
-                for each in ids
-                if each.isalnum()
-            )
-        )
+        if reply.status != 200 or (len(ids) >= LISTING_PAGE and layout.version != 1):
+            return False
+        if any(etag.strip('"').encode() in reply.body for etag in (TOMBSTONE_ETAG, EXPIRING_ETAG)):
+            return False
+        own = [each.decode() for each in ids if each.isalnum()]
+        return all(owner_name(layout.names, each) == node.name for each in own)
 
     def _record(self, layout: Layout, serving: list[Member]) -> None:
         """Writes a new layout to its nodes.

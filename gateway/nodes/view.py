@@ -1,8 +1,16 @@
-"""The nodes by their names, and the `View` of them that requests go by.
+"""What requests go by: the nodes by their names, and the `View` of them that is in force.
 
-Requests only read the last view, which is replaced as a whole. A node is a name: its address and
-keys may change, and its name keeps its place in the layout. The rules are in
-`gateway.nodes.layout`.
+A `Directory` brings together what two others find out: `gateway.nodes.discovery` says which nodes
+there are and where, `gateway.nodes.records` says which layout counts. It makes a view of both. A
+request takes the view once and looks at nothing else, so that it needs no lock. A view is never
+changed: when there is something new, another view replaces it. So a request that took long can see
+by identity whether it still has the view that is in force.
+
+A node is a name. Its address and keys may change, and its name keeps its place in the layout, also
+while its container is stopped or gone.
+
+Worst case for a request: around a switch it waits for the next view, `HOLD_SECONDS` before the
+switch to as much after it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""An object's bytes on their way to the client, in constant memory."""
+"""An object's bytes on their way to the client, in constant memory.
+
+They pass through the process in blocks, or they don't pass through it at all: where the server has
+a way to send bytes out of a pipe, the kernel moves them from the node's socket to the client's
+(splice(2)). What a download holds is one block, or one pipe.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +35,13 @@ def download(
 ) -> Iterator[bytes]:
     """The bytes of an object on their way to the client.
 
-    Where the server has a `relay` (see gateway.server), most of a large one go from socket to
-    socket, and are no blocks here; never the last ones, so that whoever takes the blocks knows of
-    the end before the client does. Where the node breaks off, ConnectionResetError makes the server
-    break the client's connection, so that what it has can't pass for the whole. A connection of
-    which something is unread is never used again.
+    `relay` is the server's way to send bytes out of a pipe (`gateway.server.worker`). Where there
+    is one, most bytes of a large object go from socket to socket and are no blocks here. The last
+    ones always are, so that whoever takes the blocks knows of the end before the client does.
+
+    Where the node breaks off, it raises ConnectionResetError. That makes the server break the
+    client's connection, so that what the client has can't pass for the whole object. A connection
+    of which something is unread is never used again.
     """
     left, step, observation = reply.left, DOWNLOAD_BLOCK, current.get()
     node.downloads.add(connection)

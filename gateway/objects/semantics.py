@@ -1,14 +1,16 @@
 """HTTP as clients know it, where S3 differs.
 
-All here are pure functions between a request, a node's answer and the client's.
+These are pure functions. They take a request or a node's answer, and say what the node is asked, or
+what the client gets:
 
-- Conditions of GET and HEAD (RFC 9110, 13): S3 compares one strong ETag or `*`, and takes one date
-  format; such a condition goes to the node. Lists, weak ETags, other dates and several conditions
-  at once are decided here, on the headers of the node's answer.
-- Ranges (RFC 9110, 14): one range of bytes goes to the node; all others are ignored, as 14.2
+- Conditions of GET and HEAD (RFC 9110, 13). S3 compares one strong ETag or `*`, and takes one
+  format of dates; such a condition goes to the node. Lists, weak ETags, other dates and several
+  conditions at once are decided here, on the headers of the node's answer.
+- Ranges (RFC 9110, 14). One range of bytes goes to the node. All others are ignored, as 14.2
   allows.
-- Headers: what an answer gives back is a table; nothing else passes. What a PUT or DELETE may ask
-  for: `gateway.objects.writes`.
+- Headers. A table has what an answer gives back, and nothing else passes.
+
+What a PUT or DELETE may ask for is in `gateway.objects.writes`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,10 @@
-"""A request for an object that is with its owner and nowhere else: one request to one node."""
+"""A request for an object that is with its owner and nowhere else: one request to one node.
+
+Each method sends the request, and makes of the node's answer what the client gets. What S3 and HTTP
+see differently is decided by the pure functions of `gateway.objects.semantics`. Two kinds of read
+take a second request: one with an If-Range that fails, whose range must not have been applied, and
+one with conditions whose range is beyond the object's end.
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,13 @@
 """What a PUT or DELETE asks for besides its bytes.
 
-Some of it goes to the node; what nobody would carry out is refused.
+Nothing succeeds silently. Whatever would change what is stored or deleted, and is carried out
+neither by the gateway nor by the node, is refused with its reason. That is: a part of an object
+(Content-Range), a condition that nobody can decide without a race, S3's other operations (queries,
+x-amz-* headers), a checksum that nobody compares, and a value that the node would change. All else
+has no effect, and doesn't reach the node.
 
-No silent success. Whatever would change what is stored or deleted, and is carried out neither by
-the gateway nor by the node, is refused with its reason: a part of an object (Content-Range), a
-condition that nobody can decide without a race, S3's other operations (queries, x-amz-* headers), a
-checksum that nobody compares, a value that the node would change. All else has no effect, and
-doesn't reach the node.
-
-Conditions (RFC 9110, 13): the node decides on those of a PUT, which alone can do so without a race.
-S3 compares one ETag or `*`. No server decides a condition on DELETE together with it
+Conditions (RFC 9110, 13). The node decides those of a PUT, because it alone can do so without a
+race. S3 compares one ETag or `*`. No server decides a condition on DELETE together with it
 (minio/minio#21677).
 """
 

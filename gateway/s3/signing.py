@@ -34,8 +34,6 @@ class Signer:
         It covers path, host, time and every x-amz-* header. The body isn't hashed, unless the
         client has sent its hash: the way to the node is a Docker network, and the length is
         checked.
-
-        https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
         """
         now = int(time.time())
         if now != self._second:

@@ -87,9 +87,8 @@ class Worker(GeventWorker):
     def server(self, listener: Any, *, spawn: Any, **options: Any) -> StreamServer:
         """What accepts connections.
 
-        gunicorn's own takes one in each round of the event loop, which is slow under load.
-
-        It takes several, but not all that wait: the workers share them.
+        gunicorn's own takes one connection in each round of the event loop, which is slow under
+        load. This one takes several, but not all that wait, because the workers share them.
         """
         ssl_args = {name: options[name] for name in ("ssl_context",) if name in options}
         server = StreamServer(listener, partial(self.handle, listener), spawn=spawn, **ssl_args)
@@ -122,9 +121,8 @@ class Worker(GeventWorker):
     def end_wait(self, greenlet: Any, deadline: float) -> None:
         """Ends a wait, if it is still that one.
 
-        gevent.kill() would hit the request which has come in between.
-
-        Called by the event loop, so that nothing comes in between here (gevent.Greenlet.throw).
+        gevent.kill() would hit the request which has come in between. This is called by the event
+        loop, so that nothing comes in between (gevent.Greenlet.throw).
         """
         if self.idle.get(greenlet) == deadline:
             greenlet.throw(StopIteration)

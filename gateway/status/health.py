@@ -1,13 +1,15 @@
 """What one worker finds out for all: whether the nodes live, how they did, and what they hold.
 
 Whether a node lives is what the looks at its record have found, which each worker makes each second
-anyway. The worker that holds the lock `leader` keeps since when that is so, the last minutes'
-figures and a count of objects, and writes them to `watch.json` in the workers' folder, so that all
-workers say the same. None asks a node because of a request for health. When the leader ends, the
-kernel gives the lock to another, which goes on from the file. Without the folder (another WSGI
-server, a test) a process leads itself.
+anyway. So no node is asked because of a request for health.
 
-For a node: `CENSUS_PAGES` pages of its list each minute while somebody looks.
+The worker that holds the lock `leader` is the leader. It keeps since when a node's state is so, the
+figures of the last minutes, and a count of objects. It writes them to `watch.json` in the workers'
+folder, so that all workers say the same. When it ends, the kernel gives the lock to another worker,
+which goes on from the file. Where there is no folder (under another WSGI server, in a test), each
+process leads itself.
+
+What it costs a node: `CENSUS_PAGES` pages of its list each minute while somebody looks at the page.
 """
 
 from __future__ import annotations

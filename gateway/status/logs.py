@@ -1,4 +1,8 @@
-"""The log: one form for all lines, and the lines of the access log on their way."""
+"""The log: one form for all lines, and the lines of the access log on their way.
+
+The access log is written in pieces, a few times a second, because a write for each line would cost
+more than the line. All other lines are written at once.
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """One request as an outsider sees it: how long it took, which node it went to, how it ended.
 
-An `Observation` is made when the request comes, is in a context variable while the request is
-worked on, so that whoever meets an event on the way (an upstream error, a retry) notes it there,
-and ends with the answer. An answer that needs no more of the node is counted before its first byte
-is sent, a download before its last block is: a client that has its answer finds it in the metrics,
-whichever worker it asks.
+An `Observation` is made when the request comes, and ends with the answer. Meanwhile it is in a
+context variable, so that whoever meets an event on the way (an upstream error, a retry) notes it
+there.
+
+A client that has its answer finds it in the metrics, whichever worker it asks: an answer that needs
+no more of the node is counted before its first byte is sent, a download before its last block is.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Docker as the source of nodes: which containers are nodes, at which address, with which keys.
 
 A node is a container whose name contains `node_name` and that shares a Docker network with this
-process. One list call for each reading, and one inspect call for each container not seen before. On
-the manager of a Swarm, so are tasks: `gateway.nodes.sources.swarm`.
+process. On the manager of a Swarm, tasks are nodes, too: `gateway.nodes.sources.swarm`. A reading
+takes one list call, and one inspect call for each container that is new.
 
 Nothing here waits, retries or keeps more than the client and the keys that were read: when to read,
 and what to do where Docker fails, is the caller's business.

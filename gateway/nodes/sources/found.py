@@ -1,4 +1,4 @@
-"""What Docker says of a container or a task, before it is a node."""
+"""What Docker says of a container or a task, before it is known whether it becomes a node."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node's keys, from its environment and its secrets."""
+"""A node's keys, as its server itself finds them: in its environment and its secrets."""
 
 from __future__ import annotations
 
