@@ -1,9 +1,13 @@
 """The right to move objects: a lock, and a look at each node's record every second.
 
-DELETE can't be conditional in MinIO, so each write needs what a gateway needs: the node's record,
-read within the last `LEASE_SECONDS`, that still says the same. A changed one, say because a node
-joins, makes the work start over. The lock keeps others from the same work; its holder stops before
-its next write when it couldn't renew it in time.
+Whoever moves objects needs two rights, and `WorkLock.check` asks for both before each write:
+
+- **A lease of the node**, as gateways need one: its record was read within the last
+  `LEASE_SECONDS` and still says the same. A condition on the write wouldn't do, because MinIO's
+  DELETE takes none. When the layout has changed, say because a node joins, the work starts over.
+- **The lock**, an object on one node, which keeps others from the same work. Its holder renews it
+  all the time, and stops before its next write when it couldn't. A lock that isn't renewed is
+  over after `LOCK_SECONDS`, and the next one takes it.
 """
 
 from __future__ import annotations
@@ -59,11 +63,11 @@ class WorkLock:
     """
 
     def __init__(self, store: LayoutStore, *, waiting: bool) -> None:
-        """`waiting`: where somebody else has the lock, wait until it is free."""
+        """`waiting` says to wait until the lock is free, where somebody else has it."""
         self.store, self.cluster, self._waiting = store, store.cluster, waiting
         self.layout = Layout.first(["none"])  # the one that the work is done for
         self.stop = threading.Event()
-        self._newer: Layout | None = None  # one of other work, which a node was found with
+        self._newer: Layout | None = None  # a layout by which the work is another, found on a node
         self._emptied = False  # a node has lost its record
         self._looked: dict[str, float] = {}  # name -> monotonic time of its last good look
         self._token = secrets.token_hex(8)

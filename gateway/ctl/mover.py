@@ -2,14 +2,14 @@
 
 Why that can be killed at any point, run twice at once, and run while clients go on:
 
-- **The owner's copy is never replaced unseen.** A PUT to the owner is create-only, or on the ETag
-  of the older copy that was seen there; a client's write or DELETE tombstone in between makes it
-  fail (412), and all is looked at again.
-- **It takes effect at once**: `gateway.ctl.transfer`.
-- **A copy goes last.** The others are deleted only when the owner has answered that it holds the
-  newest: whatever moment the process dies at, each object is in at least one place, and the next
-  run removes what is there twice.
-- **No write after the layout has changed**: `gateway.ctl.lock`.
+- **The owner's copy is never replaced unseen.** A PUT to the owner is create-only, or it has a
+  condition on the ETag of the older copy that was seen there. If a client writes or deletes the
+  object in between, the PUT fails (412), and all is looked at again.
+- **A PUT takes effect at once**, however large the object is (`gateway.ctl.transfer`).
+- **Other copies are deleted last**, when the owner has answered that it holds the newest one. So
+  the process may die at any moment: each object is in at least one place, and the next run removes
+  what is there twice.
+- **Nothing is written after the layout has changed** (`gateway.ctl.lock`).
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class Mover:
                 raise unexpected(name, reply)
 
     def sweep(self, copy: StoredCopy) -> bool:
-        """Removes a tombstone, when nothing is moved any more; False where it is none (any more).
+        """Removes a tombstone, when nothing is moved any more; False where there is none by now.
 
         No gateway writes onto EXPIRING_TOMBSTONE, it waits until that is gone; so the DELETE can't
         meet an object.

@@ -33,7 +33,7 @@ class Counts:
     misplaced: int = 0  # objects that their owner hasn't got
     strays: int = 0  # copies beside the owner's
     tombstones: int = 0
-    foreign: int = 0  # keys that are no ids: not ours
+    other_keys: int = 0  # keys that are no ids: no gateway wrote them
     work: Work = field(default_factory=Work)
 
 
@@ -42,7 +42,7 @@ def count_objects(cluster: Cluster, layout: Layout) -> Counts:
     counts = Counts()
     for key, copies in cluster.ids(layout.all_names):
         if not OBJECT_ID.fullmatch(key):
-            counts.foreign += 1
+            counts.other_keys += 1
             continue
         owner = owner_name(layout.names, key)
         if (

@@ -197,7 +197,7 @@ def check(cluster: Cluster, args: argparse.Namespace) -> int:
             "misplaced": counts.misplaced,
             "strays": counts.strays,
             "markers": counts.tombstones,
-            "foreign": counts.foreign,
+            "foreign": counts.other_keys,
             "unreadable": unreadable,
         }
         print(json.dumps(document, indent=1))
@@ -208,8 +208,8 @@ def check(cluster: Cluster, args: argparse.Namespace) -> int:
         print(f"{counts.objects} objects, {counts.misplaced} of them not with their owner")
         print(f"{counts.strays} stray copies, {counts.tombstones} markers of deleted objects")
     print(f"{uploads} multipart uploads that were never completed")
-    if counts.foreign:
-        print(f"{counts.foreign} keys that are no ids, and can't be reached through the gateway")
+    if counts.other_keys:
+        print(f"{counts.other_keys} keys that are no ids, and can't be reached through the gateway")
     if not layout.settled:
         print("the layout isn't settled")
     print("not clean" if wrong else "clean")

@@ -1,7 +1,13 @@
 """One HTTP/1.1 exchange with a node, over a bare socket.
 
-A `Connection` has a minimal parser of answers: a client library would cost several times as much
-(bench/README.md). Nothing here decides whether a request is repeated, or what a client is told.
+A `Connection` sends bytes and reads one answer at a time. Its parser takes what servers of S3 send
+and nothing else: an answer that isn't HTTP/1.1 to the letter, or has no length, is an error, and
+the connection isn't used again. A client library would cost several times as much
+(bench/README.md).
+
+All that can go wrong comes as an UpstreamError. `answered` says whether a byte of an answer had
+come by then, and the error's cause whether the node was silent. From that others decide whether the
+request is sent again, and what a client is told.
 """
 
 from __future__ import annotations
@@ -35,15 +41,15 @@ FULL = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaE
 class UpstreamError(Exception):
     """A node broke off, was silent for too long, or sent what isn't HTTP.
 
-    Text for the log, not for clients.
+    The text is for the log, not for clients. The cause is a TimeoutError where it was silent.
     """
 
 
 class Request(NamedTuple):
     """What is asked of a node.
 
-    Header names are in lower case; a path has nothing that would need escaping, and a query after
-    it is sorted.
+    The names of headers are in lower case. The path has nothing that would need to be escaped. A
+    query after it is sorted by its names.
     """
 
     method: str

@@ -1,7 +1,12 @@
 """A node at one address: its pool of kept connections, and one signed, streamed request to it.
 
-Nothing here decides whether a request is repeated, or what a client is told: that is
-`gateway.objects`'.
+The pool has connections that wait for a next request. They are used again within `KEPT_SECONDS`;
+where one turns out to be closed, the others are as old and are closed as well. When the source
+names another endpoint for the node, everything is closed, also what is in use: from a container
+that was stopped nothing more comes.
+
+Nothing here decides whether a request is sent again, or what a client is told: that is for
+`gateway.objects`. Whether the node may be asked at all is for `gateway.nodes.acquire`.
 """
 
 from __future__ import annotations
