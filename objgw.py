@@ -65,7 +65,7 @@ class Gateway:
         self.records = Records(self.directory, self.discovery)
         self.recorder = Recorder(Metrics(), settings)
         self.status = Status(self.discovery, self.recorder.metrics)
-        self.upstream = Upstream(self.directory, self.records)
+        self.upstream = Upstream(self.directory, self.records.poller)
         self.settled = Settled(self.upstream)
         self.moving = Moving(self.settled)
         self._started = False

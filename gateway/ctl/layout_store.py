@@ -16,7 +16,8 @@ from typing import NamedTuple
 from gateway.ctl.client import expecting
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.errors import CommandError, NodeError
-from gateway.nodes.layout import Layout, merge
+from gateway.nodes.layout import Layout
+from gateway.nodes.merging import merge
 from gateway.nodes.store import (
     Record,
     write_record,

@@ -2,10 +2,10 @@
 
 Each worker of each gateway does that for itself:
 
-- A poller starts a look at each node's record every `POLL_SECONDS`. A look renews the node's lease
-  and brings what its record says (`gateway.nodes.acquire`). The poller also takes a membership into
-  use when its time has come. It never waits for a node: each look has a thread of its own.
-- A keeper does what follows from the looks. It adopts a newer layout, writes the record where a
+- The poller starts a look at each node's record every second, which renews the node's lease and
+  brings what the record says (`gateway.nodes.poller`). It also takes a membership into use when its
+  time has come.
+- The keeper does what follows from the looks. It adopts a newer layout, writes the record where a
   node has none or an older one, merges records of two origins, lets new nodes join, and settles a
   layout when it finds every object in place.
 
@@ -13,20 +13,17 @@ Several keepers act at once. They agree because a layout is changed by compare-a
 (`gateway.nodes.store`): whoever comes second reads the other's record a second later, and goes on
 from that. What a layout is, and why nothing is lost while it changes, is in `gateway.nodes.layout`.
 
-Requests don't wait for these threads, with one exception: `decides_conditions`.
+Requests don't wait for these threads, with one exception: `Poller.decides_conditions`.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import re
 import threading
 import time
 
-from gateway.nodes.acquire import prove
-from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.layout import (
     EXPIRING_ETAG,
@@ -36,34 +33,29 @@ from gateway.nodes.layout import (
     TOMBSTONE_ETAG,
     WRITE_SECONDS,
     Layout,
-    merge,
 )
 from gateway.nodes.member import Member
+from gateway.nodes.merging import merge
 from gateway.nodes.placement import owner_name
+from gateway.nodes.poller import Poller
 from gateway.nodes.store import UnexpectedAnswer, may_take, write_record, writing_order
 from gateway.nodes.view import Directory
-from gateway.s3.body import Upload
-from gateway.s3.connection import Reply, Request, UpstreamError
+from gateway.s3.connection import Request, UpstreamError
 from gateway.s3.headers import LISTING_PAGE
 
 log = logging.getLogger("objgw")
 
-LOOK_SECONDS = 5.0  # that a node may take to give its record
 QUIET_SECONDS = 10.0  # from the last change of the layout to looking whether it is settled
 
 
 class Records:
-    """What keeps the layout current: threads that read and write the nodes' records.
-
-    One looks at the records, one does what follows from them.
-    """
+    """The keeper of the layout, and what starts all threads that it needs."""
 
     def __init__(self, directory: Directory, discovery: Discovery) -> None:
         self.directory, self.discovery = directory, discovery
         self.settings = directory.settings
         self._changed = directory.changed
-        self._bucket = f"/{self.settings.records_bucket}"
-        self._looked = threading.Event()  # there may be something to do for the record
+        self.poller = Poller(directory, discovery)
         self._absorbed: set[Layout] = set()  # records that were merged already
         self._troubles: dict[str, str] = {}  # what was logged of a node, by its name
         # Monotonic time of the last change of the layout, or attempt to settle it.
@@ -75,47 +67,15 @@ class Records:
         with self._changed:
             if not self._started:
                 self._started = True
-                for target in (self.discovery.watch, self._poll, self._keep_records):
+                for target in (self.discovery.watch, self.poller.poll, self._keep_records):
                     name = f"objgw-{target.__name__}"
                     threading.Thread(target=target, name=name, daemon=True).start()
-
-    def decides_conditions(self, node: Member) -> bool | None:
-        """Whether the node's server decides the conditions of a PUT.
-
-        It is None where that can't be found out now.
-        """
-        if node.standing.keeps_conditions is None:
-            node.look_due = 0.0
-            self.directory.due.set()
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: node.standing.keeps_conditions is not None or node.closed, LOOK_SECONDS
-                )
-        return node.standing.keeps_conditions
-
-    def _poll(self) -> None:
-        """The thread that has each node's record looked at, and takes memberships into use.
-
-        It never waits for a node.
-        """
-        while True:
-            self.directory.due.clear()
-            for node in list(self.directory.by_name.values()):
-                if node.host and not node.being_looked_at and time.monotonic() >= node.look_due:
-                    node.being_looked_at, node.look_due = True, time.monotonic() + POLL_SECONDS
-                    threading.Thread(
-                        target=self._look_at, args=(node,), name="objgw-look", daemon=True
-                    ).start()
-            with self._changed:
-                self.directory.arrange()
-                switch = self.directory.view.until + 2 * HOLD_SECONDS
-            self.directory.due.wait(min(POLL_SECONDS, max(switch - time.time(), 0.01)))
 
     def _keep_records(self) -> None:
         """The thread that keeps the layout, and the nodes' records of it."""
         while True:
-            self._looked.wait(POLL_SECONDS)
-            self._looked.clear()
+            self.poller.looked.wait(POLL_SECONDS)
+            self.poller.looked.clear()
             try:
                 self._keep()
             except (OSError, UpstreamError) as error:
@@ -123,68 +83,6 @@ class Records:
                 log.debug("whether objects are in place isn't known: %s", error)
             except Exception:  # requests go by the view that there is
                 log.exception("the layout's record can't be kept")
-
-    def _look_at(self, node: Member) -> None:
-        """Looks at a node's record.
-
-        Of a node that was just found it also makes the bucket, and finds out whether the server
-        decides conditions. A client's request never has to wait for these.
-        """
-        was_leased = node.standing.leased
-        try:
-            node.release(prove(node, LOOK_SECONDS))
-            if node.standing.serves and not node.ready:
-                self._ask_node(node, Request("PUT", self._bucket, upload=Upload(io.BytesIO(), 0)))
-                self._try_conditions(node)
-                self._ask_node(node)
-        except (OSError, UpstreamError) as error:  # it is starting, or down; the next look tells
-            log.debug("node %s gives no record: %s", node.name, error)
-            if was_leased:
-                self.discovery.hurry()  # it may have another address
-        except Exception:  # the next look may be luckier
-            log.exception("node %s: its record can't be looked at", node.name)
-        finally:
-            node.being_looked_at = False
-            self._looked.set()
-            with self._changed:
-                self._changed.notify_all()
-
-    def _try_conditions(self, node: Member) -> None:
-        """Finds out whether the node's server decides conditions.
-
-        Raises OSError or UpstreamError.
-        """
-        kept = keeps_conditions(
-            lambda request: self._ask_node(node, request), self.settings.records_bucket
-        )
-        if kept is False:
-            log.warning(
-                "node %s: its server ignores conditions on PUT; "
-                "such uploads are 501, and no node joins",
-                node.name,
-            )
-        node.standing.keeps_conditions = kept
-
-    def _ask_node(
-        self, node: Member, request: Request | None = None, seconds: float = LOOK_SECONDS
-    ) -> Reply:
-        """One request for the layout's sake, and its whole answer.
-
-        Where no request is given, it is the one that makes the bucket of the objects.
-
-        Raises OSError or UpstreamError.
-        """
-        connection = prove(node, seconds)
-        connection.sock.settimeout(seconds)
-        try:
-            reply = node.ask(connection, request) if request else node.make_bucket(connection)
-            connection.finish(reply)
-        except UpstreamError:
-            connection.close()
-            raise
-        connection.sock.settimeout(self.settings.node_timeout)
-        node.release(connection)
-        return reply
 
     def _keep(self) -> None:
         """Adopts the newest record, and writes records where that is needed.
@@ -277,7 +175,7 @@ class Records:
         Raises OSError or UpstreamError.
         """
         # S3 lists the first 1,000 keys.
-        reply = self._ask_node(node, Request("GET", f"/{self.settings.bucket}"))
+        reply = self.poller.ask(node, Request("GET", f"/{self.settings.bucket}"))
         if reply.status == 404:
             return True
         ids = re.findall(rb"<Key>([^<]*)</Key>", reply.body)
@@ -314,7 +212,7 @@ class Records:
             return False
         try:
             etag = write_record(
-                lambda request: self._ask_node(node, request, WRITE_SECONDS),
+                lambda request: self.poller.ask(node, request, WRITE_SECONDS),
                 self.settings.records_bucket,
                 node.name,
                 layout,
@@ -334,4 +232,4 @@ class Records:
             self.directory.layout = layout
             self._quiet_since = time.monotonic()
             self.directory.arrange()
-        self._looked.set()  # there may be more to do
+        self.poller.looked.set()  # there may be more to do

@@ -39,9 +39,8 @@ def download(
     is one, most bytes of a large object go from socket to socket and are no blocks here. The last
     ones always are, so that whoever takes the blocks knows of the end before the client does.
 
-    Where the node breaks off, it raises ConnectionResetError. That makes the server break the
-    client's connection, so that what the client has can't pass for the whole object. A connection
-    of which something is unread is never used again.
+    Raises ConnectionResetError where the node breaks off. The server breaks the client's connection
+    then, so that what the client has can't pass for the whole object.
     """
     left, step, observation = reply.left, DOWNLOAD_BLOCK, current.get()
     node.downloads.add(connection)

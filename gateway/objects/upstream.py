@@ -19,7 +19,7 @@ from gateway.answers import Refusal, unavailable
 from gateway.nodes.acquire import Unusable, acquire
 from gateway.nodes.member import Member
 from gateway.nodes.placement import owner
-from gateway.nodes.records import Records
+from gateway.nodes.poller import Poller
 from gateway.nodes.standing import reason
 from gateway.nodes.view import Directory, View
 from gateway.s3.body import Upload
@@ -55,8 +55,8 @@ class OwnerChanged(Refusal):
 class Upstream:
     """Requests for objects, each to one node."""
 
-    def __init__(self, directory: Directory, records: Records) -> None:
-        self.directory, self.discovery, self.records = directory, records.discovery, records
+    def __init__(self, directory: Directory, poller: Poller) -> None:
+        self.directory, self.discovery, self.poller = directory, poller.discovery, poller
         self.settings = directory.settings
 
     def view(self) -> View:
@@ -129,7 +129,7 @@ class Upstream:
         """Raises Refusal for an upload with a condition that the node's server would ignore."""
         if headers.keys().isdisjoint(IF_MATCH):
             return
-        decides = self.records.decides_conditions(node)
+        decides = self.poller.decides_conditions(node)
         if decides is None:
             detail = "Whether the node of this id decides conditions isn't known yet; try again."
             raise unavailable(detail)

@@ -10,7 +10,15 @@ import hypothesis
 import hypothesis.strategies as some
 import pytest
 
-from gateway.nodes.layout import HOLD_SECONDS, LEASE_SECONDS, POLL_SECONDS, SWITCH_SECONDS, Layout, Membership, merge
+from gateway.nodes.layout import (
+    HOLD_SECONDS,
+    LEASE_SECONDS,
+    POLL_SECONDS,
+    SWITCH_SECONDS,
+    Layout,
+    Membership,
+)
+from gateway.nodes.merging import merge
 from tests.harness.waiting import owner
 
 
