@@ -64,7 +64,11 @@ class View(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The nodes that may have an object: its owner, and the others, where it may still be."""
+    """The nodes that may have an object: its owner, and the others, where it may still be.
+
+    The owner's copy may be an old one where the id came back to a node that had owned it before
+    others did. Otherwise nobody else has a newer copy (`owner_has_newest`).
+    """
 
     owner: Member
     others: tuple[Member, ...] = ()

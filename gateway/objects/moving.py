@@ -18,13 +18,13 @@ A read (GET, HEAD), by what the owner has:
     a copy, no other node       The copy is the newest, and is the answer. One request. This is so
     can have a newer one        where the owner wasn't the owner before others were
                                 (`Candidates.owner_has_newest`), or all is moved.
-    a copy of this epoch        It is the newest: later ones would be at the owner, too.
+    a copy of this epoch        It is the newest: a newer one would be with the owner, too.
     an older copy               All candidates are compared, and the newest copy is read.
     a tombstone                 The same as for a copy. If it is the newest, the answer is 404.
     nothing                     All candidates are compared. If none has a copy, it may have been
-                                moved while they were asked, from one asked late to the owner,
-                                asked early. So the owner is asked once more: a move never leaves
-                                the object nowhere, and never takes it away from the owner.
+                                moved while they were asked: from one that was asked late to the
+                                owner, which was asked first. So the owner is asked once more. A
+                                move never takes an object away from its owner.
     no answer                   503. The same where another candidate that has to be asked can't be.
 
 When the newest copy is gone by the time that it is read, it was moved or deleted in between. Then
@@ -36,9 +36,10 @@ A PUT, by what the owner has:
     nothing, or a copy          It is stored with the owner. Older copies elsewhere have a lower
                                 epoch, or none, so that no read prefers them.
     a tombstone                 It is stored on the condition that the tombstone is still there.
-                                `rebalance` removes tombstones by a DELETE, which can't have a
-                                condition, so an object must never be where it takes a tombstone
-                                to be: it first replaces it by an expiring one, on condition.
+                                `rebalance` removes a tombstone by a DELETE, which takes no
+                                condition and would remove an object as well. So it first makes
+                                the tombstone an expiring one, which has a condition: of this and
+                                the PUT, one fails, and whoever failed looks again.
     an expiring tombstone       It waits until that is gone, which takes moments.
 
 A PUT with a condition (If-Match, If-None-Match) is about the object, wherever it is. The gateway
