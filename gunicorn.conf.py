@@ -1,4 +1,7 @@
-"""gunicorn's settings; it reads this file by itself where it is started: `gunicorn -b 0.0.0.0:3000 objgw:app`."""
+"""gunicorn's settings.
+
+gunicorn reads this file by itself where it is started: `gunicorn -b 0.0.0.0:3000 objgw:app`.
+"""
 
 import itertools
 import logging
@@ -9,7 +12,8 @@ from logging.config import dictConfig
 from pathlib import Path
 from typing import Any
 
-# The workers' folder in memory, which prometheus_client wants to know when it is imported. A reload keeps it.
+# The workers' folder in memory, which prometheus_client wants to know when it is imported. A reload
+# keeps it.
 folder = os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", f"/dev/shm/objgw-{secrets.token_hex(8)}")
 from gateway.settings import read_or_exit  # noqa: E402
 from gateway.status import logs, metrics  # noqa: E402
@@ -20,11 +24,16 @@ dictConfig(logconfig_dict)
 
 
 def cores() -> int:
-    """The cores that this container may use: its CPU set, and the quota of cgroup v2 or v1, rounded up."""
+    """The cores that this container may use.
+
+    That is its CPU set, and the quota of cgroup v2 or v1, rounded up.
+    """
     available = len(os.sched_getaffinity(0))
     for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
-            quota, period = " ".join(Path("/sys/fs/cgroup", name).read_text() for name in files).split()
+            quota, period = " ".join(
+                Path("/sys/fs/cgroup", name).read_text() for name in files
+            ).split()
         except (OSError, ValueError):
             continue
         if quota not in ("max", "-1"):
@@ -33,14 +42,18 @@ def cores() -> int:
 
 
 def drop_privileges(user: int) -> None:
-    """Becomes `user` for good, with no group but that of the Docker socket (root's, where Docker Desktop runs).
+    """Becomes `user` for good, with no group but that of the Docker socket.
+
+    Where Docker Desktop runs, that is root's.
 
     Where the socket isn't there yet nobody knows its group. Then the process stays what it is.
     """
     log = logging.getLogger("objgw")
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
     try:
-        groups = [os.stat(host.removeprefix("unix://")).st_gid] if host.startswith("unix://") else []
+        groups = (
+            [os.stat(host.removeprefix("unix://")).st_gid] if host.startswith("unix://") else []
+        )
     except FileNotFoundError:
         log.warning("%s isn't there, so its group isn't known: running as root", host)
         return
@@ -70,21 +83,26 @@ user, group = os.getuid(), os.getgid()  # gunicorn's defaults are those that it 
 worker_class = "gateway.server.worker.Worker"
 workers = int(os.environ.get("WEB_CONCURRENCY") or cores())
 worker_connections = 4096
-keepalive = 60  # seconds that a connection may wait for a request; also for a request's headers to come
+# Seconds that a connection may wait for a request, and a request's headers may take to come.
+keepalive = 60
 graceful_timeout = 25
 control_socket_disable = True
-# No header that a proxy sets has a meaning here, so no peer's address has to be compared with those of proxies.
+# No header that a proxy sets has a meaning here, so no peer's address has to be compared with those
+# of proxies.
 forwarded_allow_ips = "*"
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
 worker_tmp_dir = "/dev/shm"
-header_map = "dangerous"  # names with underscores come as they are: our worker doesn't mistake them for others
+# Names with underscores come as they are: our worker doesn't mistake them for others.
+header_map = "dangerous"
 
 
 def on_starting(_arbiter: Any) -> None:
     """Says what every worker would say otherwise."""
     if not (settings.tokens or settings.read_tokens):
-        logging.getLogger("objgw").info("no token is set: whoever reaches the gateway may read and write")
+        logging.getLogger("objgw").info(
+            "no token is set: whoever reaches the gateway may read and write"
+        )
 
 
 def pre_fork(arbiter: Any, worker: Any) -> None:

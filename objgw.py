@@ -1,21 +1,29 @@
 """objgw: one URL in front of several MinIO servers that run as Docker containers.
 
-A request for `/object/{id}` is relayed to the one node that owns the id. This module has the WSGI callable, which
-decides on an `Answer` first and sends last; every refusal is an exception. What it stands on is in the package
-`gateway`, a folder for each subject:
+A request for `/object/{id}` is relayed to the one node that owns the id. This module has the WSGI
+callable. It decides on an `Answer` first and sends last; every refusal is an exception. What it
+stands on is in the package `gateway`, a folder for each subject:
 
-- `objects`: what a request does. While the layout is settled, one request to one node; else `moving`.
-- `nodes`: the `View`, a sorted tuple of nodes, of which an id's owner is `nodes[sha256(id) % len(nodes)]`. Threads keep
-  it current, from Docker and from the nodes' own record of the layout.
+- `objects`: what a request does. While the layout is settled, that is one request to one node;
+  while objects move, it is what `moving` says.
+- `nodes`: who the nodes are. A `View` has them sorted by name, and an id's owner is
+  `nodes[sha256(id) % len(nodes)]`. Threads keep the view current, from Docker and from the nodes'
+  records of the layout.
 - `s3`: a node with its pool of connections and its signatures, and one HTTP exchange with it.
-- `status`: what isn't needed to answer for an object. `server`: the gunicorn worker.
+- `status`: logs, metrics, health and the page. `server`: the gunicorn worker.
 
-What it promises: one request upstream for each request; bodies stream in constant memory; a connection to a node is
-used only after the node's own record was read over it, so that a container which took over the address of another is
-never mistaken for it; a node is used only while its record was read a moment ago. Only while objects are being moved,
-and only for those that may have to be, a request takes several requests upstream.
+What it promises:
 
-Importing the module starts nothing and asks Docker nothing: the first request does, or `app.start()`.
+- One request upstream for each request. Only while objects are moved there are several, and only
+  for an id that may be elsewhere than with its owner.
+- Bodies stream in constant memory.
+- A connection to a node is used only after the node's own record was read over it. So a container
+  that took over another's address is never mistaken for it.
+- A node is used only while its record was read a moment ago, so that no gateway goes by a layout
+  that others have left behind.
+
+Importing the module starts nothing and asks Docker nothing. The first request does, or
+`app.start()`.
 """
 
 from __future__ import annotations
@@ -33,7 +41,7 @@ from gateway.nodes.records import Records
 from gateway.nodes.view import Directory
 from gateway.objects.moving import Moving
 from gateway.objects.settled import Gone, Settled
-from gateway.objects.upstream import TRIES, Moved, Upstream
+from gateway.objects.upstream import REQUEST_ATTEMPTS, OwnerChanged, Upstream
 from gateway.objects.writes import deleting, writing
 from gateway.s3.body import BodyError
 from gateway.settings import Settings, read_or_exit
@@ -57,7 +65,7 @@ class Gateway:
         self.records = Records(self.directory, self.discovery)
         self.recorder = Recorder(Metrics(), settings)
         self.status = Status(self.discovery, self.recorder.metrics)
-        self.upstream = Upstream(self.directory, self.records)
+        self.upstream = Upstream(self.directory, self.records.poller)
         self.settled = Settled(self.upstream)
         self.moving = Moving(self.settled)
         self._started = False
@@ -72,7 +80,7 @@ class Gateway:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         if not self._started:
             self.start()
-        seen = self.recorder.begin(environ)
+        observation = self.recorder.begin(environ)
         try:
             answer = self.answer(environ)
         except Refusal as refusal:
@@ -81,8 +89,10 @@ class Gateway:
             answer = Refusal(error.status, f"{error} Nothing was stored.").answer()
         except Exception:
             log.exception("%r %r", environ["REQUEST_METHOD"], environ["PATH_INFO"])
-            answer = Refusal(HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed; its log says why.").answer()
-        answer = seen.end(answer)
+            answer = Refusal(
+                HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed; its log says why."
+            ).answer()
+        answer = observation.end(answer)
         start_response(answer.status, answer.headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" else answer.body
 
@@ -94,7 +104,9 @@ class Gateway:
                 self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=False)
             return self.status.answer(environ)
         if self.tokens:
-            self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=method not in ("GET", "HEAD"))
+            self.tokens.permit(
+                environ.get("HTTP_AUTHORIZATION", ""), writing=method not in ("GET", "HEAD")
+            )
         object_id = path[8:]
         if not OBJECT_ID.fullmatch(object_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "An id is 1 to 32 ASCII letters and digits.")
@@ -107,8 +119,12 @@ class Gateway:
         raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET, HEAD, PUT or DELETE.", ALLOW)
 
     def _read(self, method: str, object_id: str, environ: Environ) -> Answer:
-        """A miss is one only by the view that says where to look; where another came meanwhile, it looks again."""
-        for _ in range(TRIES):
+        """GET and HEAD.
+
+        A miss is one only by the view that says where to look. Where another view came meanwhile,
+        it looks again.
+        """
+        for _ in range(REQUEST_ATTEMPTS):
             view = self.upstream.view()
             candidates = view.candidates(object_id)
             try:
@@ -118,24 +134,35 @@ class Gateway:
             except Gone:
                 raise
             except Refusal as refusal:
-                if refusal.status is not HTTPStatus.NOT_FOUND or self.directory.current_view() is view:
+                if (
+                    refusal.status is not HTTPStatus.NOT_FOUND
+                    or self.directory.current_view() is view
+                ):
                     raise
-        raise Moved
+        raise OwnerChanged
 
     def _delete(self, object_id: str, environ: Environ) -> Answer:
-        """It may be done twice, so that it starts over where the owner has become another meanwhile."""
+        """DELETE.
+
+        It may be done twice, so that it starts over where the owner has become another one
+        meanwhile.
+        """
         deleting(environ)
-        for _ in range(TRIES):
+        for _ in range(REQUEST_ATTEMPTS):
             view = self.upstream.view()
             candidates = view.candidates(object_id)
-            with contextlib.suppress(Moved):
+            with contextlib.suppress(OwnerChanged):
                 if candidates.others and not view.moved:
                     return self.moving.delete(object_id, view, candidates)
                 return self.settled.delete(object_id, candidates.owner, view)
-        raise Moved
+        raise OwnerChanged
 
     def _put(self, object_id: str, environ: Environ) -> Answer:
-        """It can't start over: what was read of the body is gone. So it goes by the view after its first bytes."""
+        """PUT.
+
+        It can't start over, because what was read of the body is gone. So it goes by the view that
+        is in force after the body's first bytes.
+        """
         headers, view = writing(environ), self.upstream.view()
         candidates = view.candidates(object_id)
         upload = self.settled.upload(candidates.owner, environ, headers)

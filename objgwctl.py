@@ -22,7 +22,7 @@ from typing import Any, NoReturn, cast
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.commands import add, rebalance, remove
 from gateway.ctl.console import say
-from gateway.ctl.errors import CANNOT, FINE, INTERRUPTED, Trouble
+from gateway.ctl.errors import CANNOT, FINE, INTERRUPTED, CommandError
 from gateway.ctl.rebalance import JOBS
 from gateway.ctl.reports import check, locate, nodes
 from gateway.settings import Settings, SettingsError
@@ -113,7 +113,7 @@ def main() -> int:
     except SettingsError as error:
         say(f"objgwctl: {error}")
         return CANNOT
-    except Trouble as error:
+    except CommandError as error:
         say(f"objgwctl: {error}")
         return error.code
 

@@ -1,1 +1,4 @@
-"""What `objgw.py` stands on: a folder for each subject. Imports go downwards only; pyproject.toml has the order."""
+"""What `objgw.py` stands on: a folder for each subject.
+
+Imports go downwards only; pyproject.toml has the order.
+"""

@@ -34,9 +34,18 @@ class Refusal(Exception):
 
     def answer(self) -> Answer:
         """The answer as `application/problem+json`."""
-        document = {"type": "about:blank", "title": self.status.phrase, "status": self.status, "detail": self.detail}
+        document = {
+            "type": "about:blank",
+            "title": self.status.phrase,
+            "status": self.status,
+            "detail": self.detail,
+        }
         body = json.dumps(document).encode() + b"\n"
-        headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body))), *self.headers]
+        headers = [
+            ("Content-Type", "application/problem+json"),
+            ("Content-Length", str(len(body))),
+            *self.headers,
+        ]
         return Answer(f"{self.status.value} {self.status.phrase}", headers, [body])
 
 

@@ -31,13 +31,23 @@ class Tokens:
         """
         scheme, _, token = authorization.partition(" ")
         given = token_digest(token.strip())
-        matches = [may_write for known, may_write in self._tokens if hmac.compare_digest(known, given)]
+        matches = [
+            may_write for known, may_write in self._tokens if hmac.compare_digest(known, given)
+        ]
         if scheme.lower() != "bearer" or not matches:
-            challenge = 'Bearer realm="objgw"' + (', error="invalid_token"' if authorization else "")
-            raise Refusal(HTTPStatus.UNAUTHORIZED, "Send a valid bearer token.", ("WWW-Authenticate", challenge))
+            challenge = 'Bearer realm="objgw"' + (
+                ', error="invalid_token"' if authorization else ""
+            )
+            raise Refusal(
+                HTTPStatus.UNAUTHORIZED,
+                "Send a valid bearer token.",
+                ("WWW-Authenticate", challenge),
+            )
         if writing and not any(matches):
             challenge = 'Bearer realm="objgw", error="insufficient_scope"'
-            raise Refusal(HTTPStatus.FORBIDDEN, "This token may only read.", ("WWW-Authenticate", challenge))
+            raise Refusal(
+                HTTPStatus.FORBIDDEN, "This token may only read.", ("WWW-Authenticate", challenge)
+            )
 
 
 def token_digest(token: str) -> bytes:

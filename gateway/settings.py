@@ -1,4 +1,7 @@
-"""What can be set. Importing it reads nothing; whoever needs the settings reads them once, when it starts."""
+"""What can be set.
+
+Importing it reads nothing; whoever needs the settings reads them once, when it starts.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What can be set, each by an environment variable `OBJGW_<NAME>`, or a file named by `OBJGW_<NAME>_FILE`.
+    """What can be set.
+
+    Each setting is an environment variable `OBJGW_<NAME>`, or a file that `OBJGW_<NAME>_FILE`
+    names.
 
     >>> Settings.from_environ({"OBJGW_NODE_PORT": "9100"}).node_port
     9100
@@ -39,9 +45,11 @@ class Settings:
     client_timeout: float = 30.0  # seconds that a client may take for each 64 KiB of a body
     client_connections: int = 1024  # of one address to one worker
     node_requests: int = 1024  # that may wait for an answer of one node, in one worker
-    breaker_seconds: float = 1.0  # for which a node that couldn't be reached or didn't answer isn't asked
+    # Seconds for which a node that couldn't be reached or didn't answer isn't asked.
+    breaker_seconds: float = 1.0
     max_object_bytes: int = 0  # 0: no maximum
-    tokens: str = field(default="", repr=False)  # bearer tokens that may read and write; none at all: everyone may
+    # Bearer tokens that may read and write. Where there are none at all, everyone may.
+    tokens: str = field(default="", repr=False)
     read_tokens: str = field(default="", repr=False)  # bearer tokens that may only read
     log_format: str = "text"  # or json
     access_log: str = "on"  # one line a request; or off
@@ -78,10 +86,13 @@ class Settings:
             raise SettingsError(f"OBJGW_NODE_PORT={settings.node_port} is out of range")
         # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,54}[a-z0-9]", settings.bucket):
-            raise SettingsError("OBJGW_BUCKET is no bucket name: 3 to 56 of a-z, 0-9, '.' and '-'")  # and "-layout"
+            # There has to be room for "-layout" after it.
+            raise SettingsError("OBJGW_BUCKET is no bucket name: 3 to 56 of a-z, 0-9, '.' and '-'")
         for name, choices in CHOICES.items():
-            if getattr(settings, name) not in choices:
-                raise SettingsError(f"OBJGW_{name.upper()}={getattr(settings, name)!r} is none of {', '.join(choices)}")
+            value = getattr(settings, name)
+            if value not in choices:
+                listed = ", ".join(choices)
+                raise SettingsError(f"OBJGW_{name.upper()}={value!r} is none of {listed}")
         for name in ("tokens", "read_tokens"):
             if not all(TOKEN.fullmatch(token) for token in getattr(settings, name).split()):
                 allowed = "A-Z, a-z, 0-9, -._~+/, and = at its end"
@@ -117,10 +128,12 @@ def setting_text(environ: Mapping[str, str], variable: str) -> str:
 
 
 def read_or_exit() -> Settings:
-    """The settings of this process. Where one can't be used, a line says which one and why, and the process ends.
+    """The settings of this process.
 
-    It ends with gunicorn's APP_LOAD_ERROR: gunicorn stops then, where after another status it would start workers for
-    ever.
+    Where one can't be used, a line says which one and why, and the process ends.
+
+    It ends with gunicorn's APP_LOAD_ERROR: gunicorn stops then, where after another status it would
+    start workers for ever.
     """
     try:
         return Settings.from_environ(os.environ)

@@ -13,10 +13,10 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from gateway.ctl.errors import NodeTrouble, Trouble
+from gateway.ctl.errors import CommandError, NodeError
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, read_record
 from gateway.s3.connection import Connection, Reply, Request, UpstreamError
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.s3.node import KEPT_SECONDS, Node
 from gateway.settings import Settings
 
@@ -29,7 +29,7 @@ class NodeClient:
 
     def __init__(
         self,
-        endpoint: NodeRecord,
+        endpoint: Endpoint,
         settings: Settings,
         failed: Callable[[], None],
     ) -> None:
@@ -43,15 +43,15 @@ class NodeClient:
         self._used = 0.0  # monotonic time of its last use
 
     def ask(self, request: Request) -> Reply:
-        """The whole answer to a request, of the node that was proved. Raises NodeTrouble."""
+        """The whole answer to a request, of the node that was proved. Raises NodeError."""
         return self._finish(self.begin(request))
 
     def ask_anyone(self, request: Request) -> Reply:
-        """The whole answer of whoever is there. It is for the records alone. Raises NodeTrouble."""
+        """The whole answer of whoever is there. It is for the records alone. Raises NodeError."""
         return self._finish(self.begin(request, proved=False))
 
     def read_record(self) -> Record:
-        """What the node holds as its record, read now. Raises Trouble."""
+        """What the node holds as its record, read now. Raises CommandError."""
         self._proved = False
         try:
             record = read_record(self.ask_anyone, self._records_bucket, self._record)
@@ -63,7 +63,7 @@ class NodeClient:
         return record
 
     def begin(self, request: Request, *, proved: bool = True) -> Reply:
-        """A request and the head of its answer, whose body `receive` reads. Raises NodeTrouble.
+        """A request and the head of its answer, whose body `receive` reads. Raises NodeError.
 
         A kept connection that turns out to be closed is replaced; what is sent again has the same
         effect twice, or a condition that tells.
@@ -78,7 +78,7 @@ class NodeClient:
                 self.close()
                 if kept and not connection.answered and not (upload and upload.spent):
                     continue
-                raise self._trouble(f"broke off: {error}") from None
+                raise self._error(f"broke off: {error}") from None
             except BaseException:
                 self.close()
                 raise
@@ -88,7 +88,7 @@ class NodeClient:
     def receive(self, reply: Reply, size: int) -> bytes:
         """The next bytes of an answer's body, at most `size`; none at its end.
 
-        Raises NodeTrouble.
+        Raises NodeError.
         """
         if reply.body:
             block, reply.body = reply.body[:size], reply.body[size:]
@@ -96,11 +96,11 @@ class NodeClient:
         if not reply.left:
             return b""
         if self._connection is None:
-            raise self._trouble("broke off")
+            raise self._error("broke off")
         try:
             block = self._connection.receive(min(reply.left, size))
         except UpstreamError as error:
-            raise self._trouble(f"broke off: {error}") from None
+            raise self._error(f"broke off: {error}") from None
         reply.left -= len(block)
         self._answered(reply)
         return block
@@ -129,9 +129,9 @@ class NodeClient:
         if proved and not self._proved:
             record, kept = self.read_record(), False
             if not self._proved:
-                raise self._trouble(record.trouble(self.name) or "has no record of the layout")
+                raise self._error(record.trouble(self.name) or "has no record of the layout")
         if self._connection is None:
-            raise self._trouble("closes each connection, so it can't be proved who it is")
+            raise self._error("closes each connection, so it can't be proved who it is")
         return self._connection, kept
 
     def _open(self) -> bool:
@@ -142,27 +142,27 @@ class NodeClient:
         try:
             self._connection = self._node.connect()
         except OSError as error:
-            raise self._trouble(f"can't be reached: {error}") from None
+            raise self._error(f"can't be reached: {error}") from None
         return False
 
-    def _trouble(self, what: str) -> NodeTrouble:
+    def _error(self, what: str) -> NodeError:
         """Gives up the connection; the error that says why."""
         self.close()
         self._failed()
-        return NodeTrouble(f"{self.name} {what}")
+        return NodeError(f"{self.name} {what}")
 
 
 @contextlib.contextmanager
 def expecting(name: str) -> Iterator[None]:
-    """Has an unexpected answer of this node to `gateway.nodes.store` be Trouble."""
+    """Turns an UnexpectedAnswer of this node, of `gateway.nodes.store`, into a CommandError."""
     try:
         yield
     except UnexpectedAnswer as error:
         raise unexpected(name, error.reply) from None
 
 
-def unexpected(name: str, reply: Reply) -> Trouble:
+def unexpected(name: str, reply: Reply) -> CommandError:
     """What is said of an answer that nobody asked for."""
     if reply.full:
-        return Trouble(f"{name} has no room left: its disk is full, or its quota is used up")
-    return NodeTrouble(f"{name} gave an unexpected answer: {reply.status} {reply.code}")
+        return CommandError(f"{name} has no room left: its disk is full, or its quota is used up")
+    return NodeError(f"{name} gave an unexpected answer: {reply.status} {reply.code}")

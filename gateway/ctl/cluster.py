@@ -23,7 +23,7 @@ import docker.errors
 import requests
 
 from gateway.ctl.client import NodeClient, unexpected
-from gateway.ctl.errors import NodeTrouble
+from gateway.ctl.errors import NodeError
 from gateway.ctl.listing import (
     UPLOADS_QUERY,
     StoredCopy,
@@ -33,15 +33,17 @@ from gateway.ctl.listing import (
     query,
 )
 from gateway.nodes.conditions import keeps_conditions
-from gateway.nodes.layout import DELETED, ERA
+from gateway.nodes.layout import DELETED, EPOCH
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.sources.docker import DockerReader
 from gateway.s3.body import upload_of
 from gateway.s3.connection import Request
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 
-ATTEMPTS = 6  # at an object that changes, or whose node breaks off; pauses of 0.5, 1, 2 … seconds
+# Attempts at an object that changes, or whose node breaks off. Between them are pauses of 0.5, 1, 2
+# … seconds.
+MOVE_ATTEMPTS = 6
 
 
 class Cluster:
@@ -50,30 +52,30 @@ class Cluster:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.bucket, self.records_bucket = settings.bucket, settings.records_bucket
-        self.endpoints: dict[str, NodeRecord] = {}  # by the nodes' names
+        self.endpoints: dict[str, Endpoint] = {}  # by the nodes' names
         self._reader = DockerReader(settings.node_name, settings.node_port, settings.docker_timeout)
         self._lock = threading.Lock()
         self._outdated = False  # a node wasn't where Docker had said
         self._clients = threading.local()
 
     def refresh(self) -> None:
-        """Reads the nodes from Docker. Raises NodeTrouble; the last list stays then."""
+        """Reads the nodes from Docker. Raises NodeError; the last list stays then."""
         self._outdated = False
         with self._lock:
             try:
                 self.endpoints = {endpoint.name: endpoint for endpoint in self._reader.read()}
             except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-                raise NodeTrouble(f"Docker can't be read: {error}") from None
+                raise NodeError(f"Docker can't be read: {error}") from None
 
     def client(self, name: str) -> NodeClient:
-        """This thread's client of a node. Raises NodeTrouble where the node isn't running."""
+        """This thread's client of a node. Raises NodeError where the node isn't running."""
         if self._outdated:
-            with contextlib.suppress(NodeTrouble):
+            with contextlib.suppress(NodeError):
                 self.refresh()
         endpoint = self.endpoints.get(name)
         if endpoint is None or not endpoint.host:
             self._mark_outdated()
-            raise NodeTrouble(f"{name} isn't {'running' if endpoint else 'there'}")
+            raise NodeError(f"{name} isn't {'running' if endpoint else 'there'}")
         clients: dict[str, NodeClient] = self._clients.__dict__
         client = clients.get(name)
         if client is None or client.endpoint != endpoint:
@@ -92,32 +94,32 @@ class Cluster:
         return f"/{self.bucket}/{key}"
 
     def head(self, name: str, key: str) -> StoredCopy | None:
-        """A copy with its era, or None where the node has none. Raises NodeTrouble."""
+        """A copy with its epoch, or None where the node has none. Raises NodeError."""
         reply = self.client(name).ask(Request("HEAD", self.path(key)))
         if reply.status == 404:
             return None
         if reply.status != 200:
             raise unexpected(name, reply)
         headers = reply.headers
-        era = headers.get(ERA, "")
+        epoch = headers.get(EPOCH, "")
         return StoredCopy(
             name,
             key,
             int(headers["content-length"]),
             headers["etag"],
             parsedate_to_datetime(headers["last-modified"]).timestamp(),
-            int(era) if era.isdecimal() else 0,
+            int(epoch) if epoch.isdecimal() else 0,
             DELETED in headers,
         )
 
     def keeps_conditions(self, name: str) -> bool | None:
-        """Whether a node decides a PUT's conditions, if that is known. Raises NodeTrouble."""
+        """Whether a node decides a PUT's conditions, if that is known. Raises NodeError."""
         return keeps_conditions(self.client(name).ask, self.records_bucket)
 
     def listing(self, name: str) -> Iterator[StoredCopy]:
         """All objects of a node, sorted by the bytes of their keys.
 
-        Goes on where a node breaks off for some seconds. Raises NodeTrouble.
+        Goes on where a node breaks off for some seconds. Raises NodeError.
         """
         last, failures = "", 0
         while True:
@@ -126,9 +128,9 @@ class Cluster:
                     yield from page
                     last, failures = page[-1].key, 0
                 return
-            except NodeTrouble:
+            except NodeError:
                 failures += 1
-                if failures == ATTEMPTS:
+                if failures == MOVE_ATTEMPTS:
                     raise
                 time.sleep(2.0 ** (failures - 2))
 
@@ -145,31 +147,31 @@ class Cluster:
             token = page.next
 
     def _list[T](self, name: str, asked: str, parse: Callable[[bytes], T]) -> T | None:
-        """A listing of the bucket; None where there is no bucket. Raises NodeTrouble."""
+        """A listing of the bucket; None where there is no bucket. Raises NodeError."""
         reply = self.client(name).ask(Request("GET", f"/{self.bucket}{asked}"))
         if reply.code == "NoSuchBucket":
             return None
         if reply.status != 200:
-            raise NodeTrouble(f"{name} can't be listed: {reply.status} {reply.code}")
+            raise NodeError(f"{name} can't be listed: {reply.status} {reply.code}")
         try:
             return parse(reply.body)
         except ValueError as error:
-            raise NodeTrouble(f"{name} gives no listing of S3: {error}") from None
+            raise NodeError(f"{name} gives no listing of S3: {error}") from None
 
     def ids(self, names: Iterable[str]) -> Iterator[tuple[str, dict[str, StoredCopy]]]:
-        """Each key in order, with its copies by node. Raises NodeTrouble."""
+        """Each key in order, with its copies by node. Raises NodeError."""
         merged = heapq.merge(*map(self.listing, names), key=lambda copy: copy.key.encode())
         for key, copies in itertools.groupby(merged, key=lambda copy: copy.key):
             yield key, {copy.node: copy for copy in copies}
 
     def make_bucket(self, name: str) -> None:
-        """Makes the objects' bucket, which may be there already. Raises NodeTrouble."""
+        """Makes the objects' bucket, which may be there already. Raises NodeError."""
         self.client(name).ask(Request("PUT", f"/{self.bucket}", upload=upload_of(b"")))
 
     # -- multipart uploads
 
     def uploads(self, name: str) -> list[tuple[str, str]]:
-        """Key and id of 1,000 multipart uploads that were never completed. Raises NodeTrouble."""
+        """Key and id of 1,000 multipart uploads that were never completed. Raises NodeError."""
         return self._list(name, UPLOADS_QUERY, parse_uploads) or []
 
     def abort_uploads(self, name: str) -> None:
@@ -179,5 +181,5 @@ class Cluster:
                 self.abort_upload(name, key, upload)
 
     def abort_upload(self, name: str, key: str, upload: str) -> None:
-        """Removes the parts of an upload; one that is gone is no error. Raises NodeTrouble."""
+        """Removes the parts of an upload; one that is gone is no error. Raises NodeError."""
         self.client(name).ask(Request("DELETE", self.path(key) + query(uploadId=upload)))

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Work, duration, say
-from gateway.ctl.errors import FINE, FOUND, LayoutChanged, LockLost, Trouble
+from gateway.ctl.errors import FINE, FOUND, CommandError, LayoutChanged, LockLost
 from gateway.ctl.layout_store import LayoutStore, Survey
 from gateway.ctl.lock import WorkLock
 from gateway.ctl.rebalance import Options, Rebalance, count_objects
@@ -79,14 +79,14 @@ def remove(cluster: Cluster, args: argparse.Namespace) -> int:
         if name in layout.removed or name in layout.lost:
             print(f"{name} is taken out already")
             return FINE
-        raise Trouble(f"{name} isn't in the layout; its names are {', '.join(layout.names)}")
+        raise CommandError(f"{name} isn't in the layout; its names are {', '.join(layout.names)}")
     if args.lost and record and not record.own(name):
         confirm_loss(cluster, survey, args)
         store.change(lambda layout: layout.emptied(name))
         print(f"{name} is given up as it was; it is used again, empty")
         return FINE
     if layout.names == (name,):
-        raise Trouble(f"{name} is the only node")
+        raise CommandError(f"{name} is the only node")
     if args.lost:
         confirm_loss(cluster, survey, args)
         store.change(lambda layout: given_up(layout, name))
@@ -113,14 +113,17 @@ def given_up(layout: Layout, name: str) -> Layout:
 
 
 def confirm_loss(cluster: Cluster, survey: Survey, args: argparse.Namespace) -> None:
-    """Says what giving up a node costs, and has it confirmed. Raises Trouble where it isn't."""
+    """Says what giving up a node costs, and has it confirmed.
+
+    Raises CommandError where it isn't.
+    """
     name, record = args.name, survey.records.get(args.name)
     is_there = record is not None and record.own(name) is not None
     if is_there and not args.force and next(cluster.listing(name), None):
         remedy = f"drain it with remove {name}, without --lost (or add --force)"
-        raise Trouble(f"{name} answers and holds objects: {remedy}")
-    spreads = (spread.names for spread in survey.layout.spreads)
-    names = next(names for names in spreads if not names or name in names)
+        raise CommandError(f"{name} answers and holds objects: {remedy}")
+    memberships = (membership.names for membership in survey.layout.memberships)
+    names = next(names for names in memberships if not names or name in names)
     share = "an unknown share of all ids"
     if names:
         share = f"1 of {len(names)} nodes, so {1 / len(names):.1%} of all ids"
@@ -129,9 +132,9 @@ def confirm_loss(cluster: Cluster, survey: Survey, args: argparse.Namespace) -> 
     if args.yes:
         return
     if not sys.stdin.isatty():
-        raise Trouble("say --yes to give it up")
+        raise CommandError("say --yes to give it up")
     if input(f"Give up {name} and what it holds? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise Trouble("nothing was changed")
+        raise CommandError("nothing was changed")
 
 
 def add(cluster: Cluster, args: argparse.Namespace) -> int:
@@ -144,5 +147,5 @@ def add(cluster: Cluster, args: argparse.Namespace) -> int:
         store.change(lambda layout: layout.readmitted(name))
         print(f"{name} joins as soon as a gateway sees it; then: objgwctl.py rebalance")
     else:
-        raise Trouble(f"Docker lists no {name}, and it was never taken out")
+        raise CommandError(f"Docker lists no {name}, and it was never taken out")
     return FINE

@@ -1,4 +1,4 @@
-"""What a command says while it works, and how far it is."""
+"""What a command shows while it works: lines, tables, and a bar of how far it is."""
 
 from __future__ import annotations
 

@@ -7,19 +7,19 @@ IGNORES_CONDITIONS = "has a server that ignores conditions on PUT"
 FINE, FOUND, CANNOT, BUSY, INTERRUPTED = 0, 1, 2, 3, 130
 
 
-class Trouble(Exception):
+class CommandError(Exception):
     """It can't be done; the text is for the operator, without a stack trace."""
 
     code = CANNOT
 
 
-class Busy(Trouble):
+class Busy(CommandError):
     """Another rebalance is at work."""
 
     code = BUSY
 
 
-class NodeTrouble(Trouble):
+class NodeError(CommandError):
     """A node or Docker can't be reached or breaks off; it may be worth another try."""
 
 

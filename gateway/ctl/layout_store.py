@@ -1,4 +1,8 @@
-"""The layout, as a command reads it from the nodes' records and changes it there."""
+"""The layout, as a command reads it from the nodes' records and changes it there.
+
+A `Survey` is what all nodes say at one time. A change is made on a survey and written by
+compare-and-swap; where somebody else changed the layout in between, all is read again.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +15,9 @@ from typing import NamedTuple
 
 from gateway.ctl.client import expecting
 from gateway.ctl.cluster import Cluster
-from gateway.ctl.errors import NodeTrouble, Trouble
-from gateway.nodes.layout import Layout, merge
+from gateway.ctl.errors import CommandError, NodeError
+from gateway.nodes.layout import Layout
+from gateway.nodes.merging import merge
 from gateway.nodes.store import (
     Record,
     write_record,
@@ -38,16 +43,19 @@ class Survey(NamedTuple):
         record = self.records[name]
         if trouble := record.trouble(name):
             return f"{name}: {trouble}"
-        if not record.layout and name not in self.layout.fresh:
+        if not record.layout and name not in self.layout.unrecorded:
             remedy = f"objgwctl.py remove --lost {name}"
             return f"{name} has lost its record, so it is empty (then: {remedy})"
         return ""
 
     def require_all(self) -> None:
-        """Raises Trouble unless every node that may have objects answers and is the one it was."""
+        """Raises CommandError unless every node that may have objects can be relied upon.
+
+        It answers, and is the one it was.
+        """
         problems = [problem for name in self.layout.all_names if (problem := self.problem(name))]
         if problems:
-            raise Trouble("; ".join(problems))
+            raise CommandError("; ".join(problems))
 
 
 class LayoutStore:
@@ -59,7 +67,7 @@ class LayoutStore:
     def survey(self) -> Survey:
         """The layout by the records of all nodes that answer. Writes nothing.
 
-        Raises Trouble where there are no nodes, or none has a record and not all can be asked.
+        Raises CommandError where there are no nodes, or none has a record and not all can be asked.
         """
         records: dict[str, Record] = {}
         unreachable: dict[str, str] = {}
@@ -67,7 +75,7 @@ class LayoutStore:
         for name in self.cluster.endpoints:
             try:
                 records[name] = self.cluster.client(name).read_record()
-            except NodeTrouble as error:
+            except NodeError as error:
                 unreachable[name] = str(error)
         layouts = [layout for name, record in records.items() if (layout := record.own(name))]
         if layouts:
@@ -79,7 +87,8 @@ class LayoutStore:
     def change(self, step: Callable[[Layout], Layout]) -> Layout:
         """Records what `step` makes of the layout, and gives it. What `step` raises goes through.
 
-        Also writes where a node has an older record, or none because it is fresh. Raises Trouble.
+        Also writes where a node has an older record, or none because it is unrecorded. Raises
+        CommandError.
         """
         for attempt in range(CHANGES):
             survey = self.survey()
@@ -88,17 +97,17 @@ class LayoutStore:
             after = step(before)
             first, *others = writing_order(records, before, after) or [""]
             if not first:
-                raise Trouble(f"no node of the layout answers ({', '.join(before.names)})")
+                raise CommandError(f"no node of the layout answers ({', '.join(before.names)})")
             if self._write(first, records[first], after):
                 for name in others:
-                    with contextlib.suppress(NodeTrouble):  # a gateway that looks at it writes it
+                    with contextlib.suppress(NodeError):  # a gateway that looks at it writes it
                         self._write(name, records[name], after)
                 return after
             time.sleep(0.05 * (attempt + 1) * (0.5 + secrets.randbelow(100) / 100))
-        raise Trouble("the layout is being changed by others all the time; try again")
+        raise CommandError("the layout is being changed by others all the time; try again")
 
     def _write(self, name: str, record: Record, layout: Layout) -> bool:
-        """Whether the node has this layout as its record now. Raises Trouble."""
+        """Whether the node has this layout as its record now. Raises CommandError."""
         if record.layout == layout:
             return True
         ask, bucket = self.cluster.client(name).ask_anyone, self.cluster.records_bucket
@@ -106,13 +115,15 @@ class LayoutStore:
             return write_record(ask, bucket, name, layout, record.etag) is not None
 
     def _first(self, records: dict[str, Record], unreachable: Iterable[str]) -> Layout:
-        """The layout where no node has a record: Docker's names. Raises Trouble."""
+        """The layout where no node has a record: Docker's names. Raises CommandError."""
         if silent := "; ".join(unreachable):
-            raise Trouble(f"no node has a record of the layout, and not all can be asked: {silent}")
+            raise CommandError(
+                f"no node has a record of the layout, and not all can be asked: {silent}"
+            )
         if not records:
             wanted = self.cluster.settings.node_name
-            raise Trouble(f"Docker lists no node: no container's name contains {wanted!r}")
+            raise CommandError(f"Docker lists no node: no container's name contains {wanted!r}")
         troubles = [(name, record.trouble(name)) for name, record in records.items()]
         if wrong := [f"{name}: {trouble}" for name, trouble in troubles if trouble]:
-            raise Trouble("; ".join(wrong))
-        return Layout.first(records, fresh=records)
+            raise CommandError("; ".join(wrong))
+        return Layout.first(records, unrecorded=records)

@@ -12,32 +12,34 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree
 
-from gateway.nodes.layout import MARKER_ETAG, SWEPT_ETAG
-
-PAGE = 1000  # objects of one answer, as many as S3 gives at once
+from gateway.nodes.layout import EXPIRING_ETAG, TOMBSTONE_ETAG
+from gateway.s3.headers import LISTING_PAGE
 
 
 class StoredCopy(NamedTuple):
-    """An object on a node. A listing says neither era nor whether it is a marker; HEAD does, but
-    says the time in whole seconds."""
+    """An object on a node.
+
+    A listing says neither epoch nor whether it is a tombstone; HEAD does, but says the time in
+    whole seconds.
+    """
 
     node: str
     key: str
     size: int  # bytes
     etag: str  # quoted
     modified: float  # Unix time, seconds
-    era: int = 0
+    epoch: int = 0
     deleted: bool = False
 
     @property
     def age(self) -> tuple[int, float]:
         """Of two copies the newer one has the greater."""
-        return self.era, self.modified
+        return self.epoch, self.modified
 
     @property
-    def like_marker(self) -> bool:
-        """Whether it may be a marker, by a listing."""
-        return self.etag in (MARKER_ETAG, SWEPT_ETAG)
+    def like_tombstone(self) -> bool:
+        """Whether it may be a tombstone, by a listing."""
+        return self.etag in (TOMBSTONE_ETAG, EXPIRING_ETAG)
 
 
 def iso_time(seconds: float) -> str:
@@ -66,15 +68,15 @@ def objects_query(start_after: str = "", token: str = "") -> str:
     """The query that lists objects: from the beginning, after a key, or from a page's token on."""
     where = {"start_after": start_after} if start_after else {}
     where = {"continuation_token": token} if token else where
-    return query(list_type=2, encoding_type="url", max_keys=PAGE, **where)
+    return query(list_type=2, encoding_type="url", max_keys=LISTING_PAGE, **where)
 
 
-UPLOADS_QUERY = query(uploads="", encoding_type="url", max_uploads=1000)
+UPLOADS_QUERY = query(uploads="", encoding_type="url", max_uploads=LISTING_PAGE)
 
 
 def parse_objects(node: str, document: bytes) -> Page:
     """The page of a listing of objects. Raises ValueError where it is none."""
-    root = parse(document, "ListBucketResult")
+    root = parse_document(document, "ListBucketResult")
     copies = [
         StoredCopy(
             node,
@@ -92,12 +94,12 @@ def parse_objects(node: str, document: bytes) -> Page:
 
 def parse_uploads(document: bytes) -> list[tuple[str, str]]:
     """Key and id of each multipart upload of a listing. Raises ValueError where it is none."""
-    root = parse(document, "ListMultipartUploadsResult")
+    root = parse_document(document, "ListMultipartUploadsResult")
     entries = root.iterfind("{*}Upload")
     return [(key_of(root, entry), text(entry, "UploadId")) for entry in entries]
 
 
-def parse(document: bytes, name: str) -> ElementTree.Element:
+def parse_document(document: bytes, name: str) -> ElementTree.Element:
     """The root of a document, which has to have this name. Raises ValueError."""
     try:
         root = ElementTree.fromstring(document)

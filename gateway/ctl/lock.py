@@ -1,9 +1,13 @@
 """The right to move objects: a lock, and a look at each node's record every second.
 
-DELETE can't be conditional in MinIO, so each write needs what a gateway needs: the node's record,
-read within the last `LEASE_SECONDS`, that still says the same. A changed one, say because a node
-joins, makes the work start over. The lock keeps others from the same work; its holder stops before
-its next write when it couldn't renew it in time.
+Whoever moves objects needs two rights, and `WorkLock.check` asks for both before each write:
+
+- **A lease of the node**, as gateways need one: its record was read within the last
+  `LEASE_SECONDS` and still says the same. A condition on the write wouldn't do, because MinIO's
+  DELETE takes none. When the layout has changed, say because a node joins, the work starts over.
+- **The lock**, an object on one node, which keeps others from the same work. Its holder renews it
+  all the time, and stops before its next write when it couldn't. A lock that isn't renewed is
+  over after `LOCK_SECONDS`, and the next one takes it.
 """
 
 from __future__ import annotations
@@ -24,11 +28,11 @@ from gateway.ctl.console import say
 from gateway.ctl.errors import (
     IGNORES_CONDITIONS,
     Busy,
+    CommandError,
     LayoutChanged,
     LockLost,
-    NodeTrouble,
+    NodeError,
     Stopped,
-    Trouble,
 )
 from gateway.ctl.layout_store import LayoutStore
 from gateway.nodes.layout import LEASE_SECONDS, POLL_SECONDS, Layout
@@ -59,11 +63,11 @@ class WorkLock:
     """
 
     def __init__(self, store: LayoutStore, *, waiting: bool) -> None:
-        """`waiting`: where somebody else has the lock, wait until it is free."""
+        """`waiting` says to wait until the lock is free, where somebody else has it."""
         self.store, self.cluster, self._waiting = store, store.cluster, waiting
         self.layout = Layout.first(["none"])  # the one that the work is done for
         self.stop = threading.Event()
-        self._newer: Layout | None = None  # one of other work, which a node was found with
+        self._newer: Layout | None = None  # a layout by which the work is another, found on a node
         self._emptied = False  # a node has lost its record
         self._looked: dict[str, float] = {}  # name -> monotonic time of its last good look
         self._token = secrets.token_hex(8)
@@ -81,7 +85,7 @@ class WorkLock:
         names = survey.layout.all_names
         if ignorant := [name for name in names if self.cluster.keeps_conditions(name) is False]:
             reason = "so objects can't be moved while clients write"
-            raise Trouble(f"{ignorant[0]} {IGNORES_CONDITIONS}, {reason}")
+            raise CommandError(f"{ignorant[0]} {IGNORES_CONDITIONS}, {reason}")
         self._node = names[0]
         self._take()
         try:
@@ -100,7 +104,7 @@ class WorkLock:
         for thread in self._threads:
             thread.join(self.cluster.settings.connect_timeout)
         if self._etag:
-            with contextlib.suppress(Trouble):
+            with contextlib.suppress(CommandError):
                 if self._swap(self._etag, until=0.0):  # it is still ours
                     self.cluster.client(self._node).ask(Request("DELETE", self._path))
             self._etag = ""
@@ -108,7 +112,7 @@ class WorkLock:
     def check(self, *names: str) -> None:
         """Raises unless these nodes may be written to now.
 
-        Raises Stopped, LayoutChanged, LockLost, and NodeTrouble where a node gives no record.
+        Raises Stopped, LayoutChanged, LockLost, and NodeError where a node gives no record.
         """
         patience = time.monotonic() + self.cluster.settings.node_timeout
         while True:
@@ -123,7 +127,7 @@ class WorkLock:
             if not late:
                 return
             if now > patience:
-                raise NodeTrouble(f"{late[0]}'s record can't be read in time")
+                raise NodeError(f"{late[0]}'s record can't be read in time")
             time.sleep(0.05)
 
     def pause(self, seconds: float) -> None:
@@ -200,7 +204,7 @@ class WorkLock:
                 if not self._write(self._etag):
                     self._good_until, self._etag = -math.inf, ""  # somebody else's
                     return
-            except Trouble:
+            except CommandError:
                 pause = 0.5
 
     # -- the leases
@@ -209,10 +213,10 @@ class WorkLock:
         """The thread that looks at a node's record."""
         while not self.stop.is_set():
             began = time.monotonic()
-            with contextlib.suppress(Trouble):
+            with contextlib.suppress(CommandError):
                 record = self.cluster.client(name).read_record()
                 layout = record.own(name)
-                if layout is None and (record.trouble(name) or name not in self.layout.fresh):
+                if layout is None and (record.trouble(name) or name not in self.layout.unrecorded):
                     self._emptied = True
                 elif layout is not None and is_other_work(self.layout, layout):
                     self._newer = layout
@@ -234,5 +238,5 @@ def is_other_work(layout: Layout, other: Layout) -> bool:
 
 def is_same_work(one: Layout, other: Layout) -> bool:
     """Whether two layouts say the same of where objects belong, and of how far the work is."""
-    fields = ("origin", "spreads", "lost", "moved")
+    fields = ("origin", "memberships", "lost", "moved")
     return all(getattr(one, name) == getattr(other, name) for name in fields)

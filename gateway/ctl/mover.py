@@ -2,14 +2,14 @@
 
 Why that can be killed at any point, run twice at once, and run while clients go on:
 
-- **The owner's copy is never replaced unseen.** A PUT to the owner is create-only, or on the ETag
-  of the older copy that was seen there; a client's write or DELETE marker in between makes it fail
-  (412), and all is looked at again.
-- **It takes effect at once**: `gateway.ctl.transfer`.
-- **A copy goes last.** The others are deleted only when the owner has answered that it holds the
-  newest: whatever moment the process dies at, each object is in at least one place, and the next
-  run removes what is there twice.
-- **No write after the layout has changed**: `gateway.ctl.lock`.
+- **The owner's copy is never replaced unseen.** A PUT to the owner is create-only, or it has a
+  condition on the ETag of the older copy that was seen there. If a client writes or deletes the
+  object in between, the PUT fails (412), and all is looked at again.
+- **A PUT takes effect at once**, however large the object is (`gateway.ctl.transfer`).
+- **Other copies are deleted last**, when the owner has answered that it holds the newest one. So
+  the process may die at any moment: each object is in at least one place, and the next run removes
+  what is there twice.
+- **Nothing is written after the layout has changed** (`gateway.ctl.lock`).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from gateway.ctl.client import NodeClient, unexpected
-from gateway.ctl.cluster import ATTEMPTS
-from gateway.ctl.errors import NodeTrouble, Stopped
+from gateway.ctl.cluster import MOVE_ATTEMPTS
+from gateway.ctl.errors import NodeError, Stopped
 from gateway.ctl.listing import StoredCopy
 from gateway.ctl.lock import WorkLock
 from gateway.ctl.transfer import Transfer, moved_headers
-from gateway.nodes.layout import DELETED, MARKER_ETAG, SWEPT, SWEPT_ETAG
+from gateway.nodes.layout import DELETED, EXPIRING_ETAG, EXPIRING_TOMBSTONE, TOMBSTONE_ETAG
 from gateway.nodes.placement import owner_name
 from gateway.s3.body import BLOCK, upload_of
 from gateway.s3.connection import Reply, Request
@@ -65,30 +65,30 @@ class Mover:
     def move(self, key: str, listed: dict[str, StoredCopy]) -> int:
         """Sees to it that an object's newest copy is with its owner, and nowhere else.
 
-        `listed` may be out of date. Gives the bytes that were moved. Raises Trouble where it can't
-        be done, Stopped, LayoutChanged.
+        `listed` may be out of date. Gives the bytes that were moved. Raises CommandError where it
+        can't be done, Stopped, LayoutChanged.
         """
         owner, pause, copies = owner_name(self.names, key), 0.5, listed
-        for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
+        for attempt in range(MOVE_ATTEMPTS):
+            last = attempt == MOVE_ATTEMPTS - 1
             try:
                 if attempt or len(listed) > 1:
-                    copies = self.look(key, listed)
+                    copies = self.copies_now(key, listed)
                 if not copies:
                     return 0
                 newest = max(copies.values(), key=lambda copy: (*copy.age, copy.node == owner))
                 if newest.node == owner or self.copy(newest, owner, copies.get(owner)):
                     self.drop(key, [name for name in copies if name != owner])
                     return 0 if newest.node == owner else newest.size
-            except NodeTrouble:
+            except NodeError:
                 if last:
                     raise
                 if self.lock.stop.wait(pause):
                     raise Stopped from None
                 pause *= 2
-        raise NodeTrouble(f"{key} changes all the time")
+        raise NodeError(f"{key} changes all the time")
 
-    def look(self, key: str, listed: Mapping[str, StoredCopy]) -> dict[str, StoredCopy]:
+    def copies_now(self, key: str, listed: Mapping[str, StoredCopy]) -> dict[str, StoredCopy]:
         """All copies as they are now.
 
         HEAD says whole seconds, so the time is the listing's where the copy is the same.
@@ -143,13 +143,13 @@ class Mover:
         """What has to hold before an upload takes effect.
 
         An ETag doesn't tell when a client has just written what was there before, so that time and
-        era are compared as well. Raises NodeTrouble, and what `check` does.
+        epoch are compared as well. Raises NodeError, and what `check` does.
         """
         self.lock.check(owner)
         if older:
             now = self.cluster.head(owner, older.key)
             if now is None or version(now) != version(older):
-                raise NodeTrouble(f"{older.key} was written meanwhile")
+                raise NodeError(f"{older.key} was written meanwhile")
 
     def drop(self, key: str, names: Iterable[str]) -> None:
         """Deletes copies that aren't needed any more."""
@@ -160,19 +160,19 @@ class Mover:
                 raise unexpected(name, reply)
 
     def sweep(self, copy: StoredCopy) -> bool:
-        """Removes a marker, when nothing is moved any more; False where it is none (any more).
+        """Removes a tombstone, when nothing is moved any more; False where there is none by now.
 
-        No gateway writes onto SWEPT, it waits until that is gone; so the DELETE can't meet an
-        object.
+        No gateway writes onto EXPIRING_TOMBSTONE, it waits until that is gone; so the DELETE can't
+        meet an object.
         """
         path, client = self.cluster.path(copy.key), self.cluster.client(copy.node)
         head = client.ask(Request("HEAD", path))
         if head.status == 404 or DELETED not in head.headers:
             return False
         self.lock.check(copy.node)
-        if head.headers["etag"] != SWEPT_ETAG:
-            headers = {**moved_headers(head.headers), "if-match": MARKER_ETAG}
-            reply = client.ask(Request("PUT", path, headers, upload_of(SWEPT)))
+        if head.headers["etag"] != EXPIRING_ETAG:
+            headers = {**moved_headers(head.headers), "if-match": TOMBSTONE_ETAG}
+            reply = client.ask(Request("PUT", path, headers, upload_of(EXPIRING_TOMBSTONE)))
             if reply.status in (404, 412):
                 return False
             if reply.status != 200:
@@ -184,4 +184,4 @@ class Mover:
 
 def version(copy: StoredCopy) -> tuple[str, int, int]:
     """What differs between two versions of an object, as far as HEAD says it."""
-    return copy.etag, int(copy.modified), copy.era
+    return copy.etag, int(copy.modified), copy.epoch

@@ -1,8 +1,9 @@
 """Moving all objects to their owners, and settling the layout.
 
-Markers go when nothing is moved any more. First everything is moved, and a full pass finds nothing
-to move; that is recorded, and all gateways know of it a lease later; then markers are replaced by
-SWEPT on condition, and deleted.
+First everything is moved, until a full pass over all listings finds nothing to move. That is
+recorded (`Layout.moved`). A lease later all gateways know of it, and nothing is moved any more, so
+that no older copy can come back. Only then the tombstones go: each is replaced by an expiring one,
+on the condition that it is still there, and then deleted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Progress, Work, duration, say
-from gateway.ctl.errors import Trouble
+from gateway.ctl.errors import CommandError
 from gateway.ctl.listing import StoredCopy
 from gateway.ctl.lock import WorkLock
 from gateway.ctl.mover import Mover, Throttle
@@ -31,21 +32,25 @@ class Counts:
     objects: int = 0
     misplaced: int = 0  # objects that their owner hasn't got
     strays: int = 0  # copies beside the owner's
-    markers: int = 0
-    foreign: int = 0  # keys that are no ids: not ours
+    tombstones: int = 0
+    other_keys: int = 0  # keys that are no ids: no gateway wrote them
     work: Work = field(default_factory=Work)
 
 
 def count_objects(cluster: Cluster, layout: Layout) -> Counts:
-    """Counts what is where. Raises NodeTrouble."""
+    """Counts what is where. Raises NodeError."""
     counts = Counts()
     for key, copies in cluster.ids(layout.all_names):
         if not OBJECT_ID.fullmatch(key):
-            counts.foreign += 1
+            counts.other_keys += 1
             continue
         owner = owner_name(layout.names, key)
-        if owner in copies and copies[owner].like_marker and is_marker(cluster, copies[owner]):
-            counts.markers += 1
+        if (
+            owner in copies
+            and copies[owner].like_tombstone
+            and is_tombstone(cluster, copies[owner])
+        ):
+            counts.tombstones += 1
         else:
             counts.objects += 1
         if copies.keys() == {owner}:
@@ -60,8 +65,8 @@ def count_objects(cluster: Cluster, layout: Layout) -> Counts:
     return counts
 
 
-def is_marker(cluster: Cluster, copy: StoredCopy) -> bool:
-    """Whether what looks like a marker in a listing is one."""
+def is_tombstone(cluster: Cluster, copy: StoredCopy) -> bool:
+    """Whether what looks like a tombstone in a listing is one."""
     head = cluster.head(copy.node, copy.key)
     return head is not None and head.deleted
 
@@ -91,14 +96,14 @@ class Rebalance:
     def run(self) -> bool:
         """Moves everything and settles the layout.
 
-        False where some objects couldn't be moved; `failures` says why. Raises Trouble,
+        False where some objects couldn't be moved; `failures` says why. Raises CommandError,
         LayoutChanged, LockLost.
         """
         for name in self.lock.layout.all_names:
             self.cluster.abort_uploads(name)
         if self.lock.layout.settled:
             counts = self._count()
-            if not counts.work.objects and not counts.markers:
+            if not counts.work.objects and not counts.tombstones:
                 return True
             say("objects aren't with their owners; gateways look everywhere until they are")
             self.lock.change(Layout.anywhere)
@@ -128,8 +133,8 @@ class Rebalance:
         self.lock.pause(LEASE_SECONDS + POLL_SECONDS + 1)
 
     def _wait_for_switch(self) -> None:
-        """Until no gateway writes by an older spread."""
-        left = self.lock.layout.spreads[0].since + HOLD_SECONDS + LEASE_SECONDS - time.time()
+        """Until no gateway writes by an older membership."""
+        left = self.lock.layout.memberships[0].since + HOLD_SECONDS + LEASE_SECONDS - time.time()
         if left > 0:
             say(f"the layout changes for all gateways in {duration(left)}")
             self.lock.pause(left)
@@ -161,11 +166,11 @@ class Rebalance:
     def _move(self, mover: Mover, key: str, copies: dict[str, StoredCopy]) -> int:
         try:
             return mover.move(key, copies)
-        except Trouble as error:
+        except CommandError as error:
             self.failures.append(f"{key}: {error}")
             if len(self.failures) > FAILURES:
                 last = f"the last one is {key}: {error}"
-                raise Trouble(f"too many objects can't be moved; {last}") from None
+                raise CommandError(f"too many objects can't be moved; {last}") from None
             return -1
 
     def _collect(self, pending: set[Future[int]], progress: Progress) -> set[Future[int]]:
@@ -180,9 +185,9 @@ class Rebalance:
         return pending
 
     def _sweep(self) -> int:
-        """Removes the markers that there are; how many."""
+        """Removes the tombstones that there are; how many."""
         mover, swept = Mover(self.lock, Throttle(0, 1), lambda _: None), 0
         for key, copies in self.cluster.ids(mover.all_names):
             if OBJECT_ID.fullmatch(key):
-                swept += sum(mover.sweep(copy) for copy in copies.values() if copy.like_marker)
+                swept += sum(mover.sweep(copy) for copy in copies.values() if copy.like_tombstone)
         return swept

@@ -6,21 +6,20 @@ import argparse
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from datetime import datetime
 from functools import partial
 from typing import Any
 
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Work, amount, table
-from gateway.ctl.errors import FINE, FOUND, IGNORES_CONDITIONS, NodeTrouble, Trouble
+from gateway.ctl.errors import FINE, FOUND, IGNORES_CONDITIONS, CommandError, NodeError
 from gateway.ctl.layout_store import LayoutStore, Survey
 from gateway.ctl.listing import StoredCopy, iso_time
 from gateway.ctl.rebalance import Counts, count_objects
 from gateway.nodes.layout import Layout
 from gateway.nodes.placement import OBJECT_ID, owner_name
 
-Row = dict[str, Any]  # what `nodes` says of one node
+Row = dict[str, Any]  # what is said of one node, or of one copy
 
 
 def nodes(cluster: Cluster, args: argparse.Namespace) -> int:
@@ -32,7 +31,7 @@ def nodes(cluster: Cluster, args: argparse.Namespace) -> int:
         rows = list(pool.map(partial(node_row, cluster, survey), names))
     if args.json:
         document = {"settled": layout.settled, "names": layout.names, "nodes": rows}
-        print(json.dumps(document | asdict(layout), indent=1))
+        print(json.dumps(document | layout.document(), indent=1))
     else:
         table([TITLES, *map(cells, rows)])
         print()
@@ -64,11 +63,11 @@ def print_layout(layout: Layout, rows: list[Row]) -> None:
     else:
         print("The layout isn't settled; objgwctl.py rebalance does it.")
         print("Objects are spread over, newest first:")
-        for spread in layout.spreads:
+        for membership in layout.memberships:
             since = "ever"
-            if spread.since:
-                since = f"since {datetime.fromtimestamp(spread.since).astimezone():%F %T}"
-            print(f"  era {spread.era}, {since}: {', '.join(spread.names) or 'anywhere'}")
+            if membership.since:
+                since = f"since {datetime.fromtimestamp(membership.since).astimezone():%F %T}"
+            print(f"  era {membership.epoch}, {since}: {', '.join(membership.names) or 'anywhere'}")
     for row in rows:
         if row["keeps_conditions"] is False:
             cost = "uploads with one are 501, and no node can join or leave"
@@ -84,7 +83,7 @@ def node_row(cluster: Cluster, survey: Survey, name: str) -> Row:
     row: Row = {
         "name": name,
         "address": f"{endpoint.host}:{endpoint.port}" if endpoint and endpoint.host else None,
-        "state": state(cluster, survey, name),
+        "state": node_state(cluster, survey, name),
         "objects": None,
         "bytes": None,
         "latency": None,
@@ -103,16 +102,16 @@ def node_row(cluster: Cluster, survey: Survey, name: str) -> Row:
             row["keeps_conditions"] = cluster.keeps_conditions(name)
             held = Work()
             for copy in cluster.listing(name):
-                if not copy.like_marker:
+                if not copy.like_tombstone:
                     held.objects += 1
                     held.bytes += copy.size
             row |= {"objects": held.objects, "bytes": held.bytes}
-    except NodeTrouble:
+    except NodeError:
         row["state"] = "no answer"
     return row
 
 
-def state(cluster: Cluster, survey: Survey, name: str) -> str:
+def node_state(cluster: Cluster, survey: Survey, name: str) -> str:
     """A node's state in a word or two."""
     endpoint, record, layout = cluster.endpoints.get(name), survey.records.get(name), survey.layout
     if endpoint is None:
@@ -125,7 +124,7 @@ def state(cluster: Cluster, survey: Survey, name: str) -> str:
         return "wrong record"
     if name not in layout.all_names:
         return "removed" if name in layout.removed else "joining"
-    if not record.layout and name not in layout.fresh:
+    if not record.layout and name not in layout.unrecorded:
         return "empty"
     return "running" if name in layout.names else "draining"
 
@@ -133,7 +132,7 @@ def state(cluster: Cluster, survey: Survey, name: str) -> str:
 def locate(cluster: Cluster, args: argparse.Namespace) -> int:
     """An id's owner, and its copies."""
     if not OBJECT_ID.fullmatch(args.id):
-        raise Trouble("an id is 1 to 32 ASCII letters and digits")
+        raise CommandError("an id is 1 to 32 ASCII letters and digits")
     layout = LayoutStore(cluster).survey().layout
     owner = owner_name(layout.in_force(time.time())[0].names or layout.names, args.id)
     copies: list[StoredCopy] = []
@@ -141,12 +140,12 @@ def locate(cluster: Cluster, args: argparse.Namespace) -> int:
     for name in sorted({*layout.all_names, *cluster.endpoints}):
         try:
             copy = cluster.head(name, args.id)
-        except NodeTrouble as error:
+        except NodeError as error:
             unreadable.append(str(error))
         else:
             copies += [copy] if copy else []
     if args.json:
-        rows = [copy._asdict() | {"modified": iso_time(copy.modified)} for copy in copies]
+        rows = [copy_document(copy) for copy in copies]
         document = {"id": args.id, "owner": owner, "copies": rows, "unreadable": unreadable}
         print(json.dumps(document, indent=1))
         return FINE
@@ -154,12 +153,25 @@ def locate(cluster: Cluster, args: argparse.Namespace) -> int:
     for copy in copies:
         when = datetime.fromtimestamp(copy.modified).astimezone()
         what = "marker of a deleted object" if copy.deleted else amount(copy.size)
-        print(f"{copy.node}: {what}, {when:%F %T}" + (f", era {copy.era}" if copy.era else ""))
+        print(f"{copy.node}: {what}, {when:%F %T}" + (f", era {copy.epoch}" if copy.epoch else ""))
     if not copies:
         print("no copy" + (" on the nodes that answer" if unreadable else ""))
     for text in unreadable:
         print(text)
     return FINE
+
+
+def copy_document(copy: StoredCopy) -> Row:
+    """A copy as JSON has it."""
+    return {
+        "node": copy.node,
+        "key": copy.key,
+        "size": copy.size,
+        "etag": copy.etag,
+        "modified": iso_time(copy.modified),
+        "era": copy.epoch,
+        "deleted": copy.deleted,
+    }
 
 
 def check(cluster: Cluster, args: argparse.Namespace) -> int:
@@ -173,25 +185,31 @@ def check(cluster: Cluster, args: argparse.Namespace) -> int:
                 unreadable.append(problem)
             else:
                 uploads += len(cluster.uploads(name))
-        except Trouble as error:
+        except CommandError as error:
             unreadable.append(str(error))
     if not unreadable:
         counts = count_objects(cluster, layout)
-    wrong = counts.misplaced or counts.strays or counts.markers or uploads or unreadable
+    wrong = counts.misplaced or counts.strays or counts.tombstones or uploads or unreadable
     if args.json:
-        document = {"clean": not wrong, "settled": layout.settled, "uploads": uploads}
-        figures = {name: count for name, count in asdict(counts).items() if name != "work"}
-        document |= figures | {"unreadable": unreadable}
+        document: Row = {"clean": not wrong, "settled": layout.settled, "uploads": uploads}
+        document |= {
+            "objects": counts.objects,
+            "misplaced": counts.misplaced,
+            "strays": counts.strays,
+            "markers": counts.tombstones,
+            "foreign": counts.other_keys,
+            "unreadable": unreadable,
+        }
         print(json.dumps(document, indent=1))
         return FOUND if wrong else FINE
     for text in unreadable:
         print(f"can't be read: {text}")
     if not unreadable:
         print(f"{counts.objects} objects, {counts.misplaced} of them not with their owner")
-        print(f"{counts.strays} stray copies, {counts.markers} markers of deleted objects")
+        print(f"{counts.strays} stray copies, {counts.tombstones} markers of deleted objects")
     print(f"{uploads} multipart uploads that were never completed")
-    if counts.foreign:
-        print(f"{counts.foreign} keys that are no ids, and can't be reached through the gateway")
+    if counts.other_keys:
+        print(f"{counts.other_keys} keys that are no ids, and can't be reached through the gateway")
     if not layout.settled:
         print("the layout isn't settled")
     print("not clean" if wrong else "clean")

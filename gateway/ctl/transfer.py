@@ -24,8 +24,8 @@ from minio.error import MinioException, S3Error
 
 from gateway.ctl.client import unexpected
 from gateway.ctl.cluster import Cluster
-from gateway.ctl.errors import NodeTrouble, Trouble
-from gateway.ctl.listing import StoredCopy, iso_time, parse, query, text
+from gateway.ctl.errors import CommandError, NodeError
+from gateway.ctl.listing import StoredCopy, iso_time, parse_document, query, text
 from gateway.s3.body import upload_of
 from gateway.s3.connection import Reply, Request
 from gateway.s3.headers import STORED
@@ -48,7 +48,7 @@ class Transfer:
     ready: Callable[[], None]  # called before it takes effect; raises where it must not
 
     def run(self) -> bool:
-        """Stores the object; False where something has changed meanwhile. Raises Trouble."""
+        """Stores the object; False where something has changed meanwhile. Raises CommandError."""
         if self.newest.size <= SINGLE:
             return self._put()
         upload = self._begin()
@@ -61,7 +61,7 @@ class Transfer:
                 upload = ""
         finally:
             if upload:
-                with contextlib.suppress(Trouble):
+                with contextlib.suppress(CommandError):
                     self.cluster.abort_upload(self.owner, self.newest.key, upload)
         return not upload
 
@@ -85,7 +85,10 @@ class Transfer:
     # -- a multipart upload; no other node can be mistaken for the owner: it doesn't know the upload
 
     def _begin(self) -> str:
-        """The new upload's id; empty where there was no bucket, which is made. Raises Trouble."""
+        """The new upload's id; empty where there was no bucket, which is made then.
+
+        Raises CommandError.
+        """
         headers = dict(self.headers)
         if self._plain_md5:
             headers["x-minio-source-etag"] = self._plain_md5  # MinIO keeps it, as clients know it
@@ -96,12 +99,12 @@ class Transfer:
         if reply.status != 200:
             raise unexpected(self.owner, reply)
         try:
-            return text(parse(reply.body, "InitiateMultipartUploadResult"), "UploadId")
+            return text(parse_document(reply.body, "InitiateMultipartUploadResult"), "UploadId")
         except ValueError as error:
-            raise NodeTrouble(f"{self.owner} began no multipart upload: {error}") from None
+            raise NodeError(f"{self.owner} began no multipart upload: {error}") from None
 
     def _send_parts(self, upload: str) -> list[str]:
-        """Sends what is read, and gives the parts' ETags, without quotes. Raises Trouble."""
+        """Sends what is read, and gives the parts' ETags, without quotes. Raises CommandError."""
         md5, etags = hashlib.md5(usedforsecurity=False), list[str]()
         size = max(SINGLE, -(-self.newest.size // PARTS))
         while block := self.read(size):
@@ -113,11 +116,11 @@ class Transfer:
             self._verify(block, reply.headers["etag"])
             etags.append(reply.headers["etag"].strip('"'))
         if self._plain_md5 not in ("", md5.hexdigest()):
-            raise Trouble(f"its bytes on {self.newest.node} aren't those of its ETag")
+            raise CommandError(f"its bytes on {self.newest.node} aren't those of its ETag")
         return etags
 
     def _complete(self, upload: str, etags: list[str]) -> bool:
-        """Has the upload take effect; False where the condition fails. Raises Trouble.
+        """Has the upload take effect; False where the condition fails. Raises CommandError.
 
         minio-py does it, because MinIO may answer a long one in chunks, and begin with 200 and say
         in the body that it failed. It has no call with a condition.
@@ -139,7 +142,7 @@ class Transfer:
             answer = error.response
             raise unexpected(self.owner, Reply(answer.status, {}, answer.data, 0)) from None
         except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-            raise NodeTrouble(f"{self.owner} broke off: {error}") from None
+            raise NodeError(f"{self.owner} broke off: {error}") from None
         return True
 
     def _minio(self) -> minio.Minio:
@@ -168,17 +171,17 @@ class Transfer:
         return condition | {"x-minio-source-mtime": iso_time(self.newest.modified)}
 
     def _ask(self, method: str, query: str, headers: Mapping[str, str], body: bytes) -> Reply:
-        """Asks the owner for what `query` says of the object. Raises NodeTrouble."""
+        """Asks the owner for what `query` says of the object. Raises NodeError."""
         path = self.cluster.path(self.newest.key) + query
         request = Request(method, path, headers, upload_of(body))
         return self.cluster.client(self.owner).ask(request)
 
     def _verify(self, sent: bytes, etag: str) -> None:
-        """Raises Trouble unless the owner, which answered with this ETag, has what was sent."""
+        """Raises CommandError unless the owner has what was sent, by the ETag of its answer."""
         md5 = hashlib.md5(sent, usedforsecurity=False).hexdigest()
         if PLAIN_MD5.fullmatch(etag) and etag != f'"{md5}"':
             source = f"{self.newest.node} has sent"
-            raise Trouble(f"{self.owner} has stored something else than {source}")
+            raise CommandError(f"{self.owner} has stored something else than {source}")
 
 
 def moved_headers(headers: Mapping[str, str]) -> dict[str, str]:

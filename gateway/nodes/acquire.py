@@ -18,7 +18,7 @@ no second look while the lease lasts; when the lease is over, the next request l
     no record, or another's          no connection: `Unusable`, which says why
 
 What it costs: one small request for each new connection. In a pool that is warm and a gateway that
-isn't held up, nothing: the poller of `gateway.nodes.records` renews each lease every second.
+isn't held up, nothing: `gateway.nodes.poller` renews each lease every second.
 
 Worst case for a request: the connect time-out and the node time-out, once each.
 """
@@ -56,7 +56,9 @@ def acquire(node: Member) -> Connection:
 
 
 def prove(node: Member, seconds: float) -> Connection:
-    """A connection over which the node's record was read just now; `node.standing` has what it says.
+    """A connection over which the node's record was read just now.
+
+    What the record says is in `node.standing`.
 
     `seconds` is the longest that the node may be silent. Raises OSError and UpstreamError.
     """

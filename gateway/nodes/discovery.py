@@ -30,7 +30,8 @@ class Discovery:
         self._source = DockerReader(settings.node_name, settings.node_port, settings.docker_timeout)
         self._reading = threading.Lock()  # held while the source is read
         self._wanted = threading.Event()  # a reading is wanted soon, and nobody waits for it
-        self._began = self._read = -math.inf  # monotonic times: the last reading's begin, a good one's end
+        # Monotonic times: the begin of the last reading, and the end of the last good one.
+        self._began = self._read = -math.inf
 
     @property
     def age(self) -> float:
@@ -38,7 +39,9 @@ class Discovery:
         return time.monotonic() - self._read
 
     def renew(self) -> bool:
-        """Whether a reading that began after this call succeeded; those who wait together share one.
+        """Whether a reading of the source that began after this call succeeded.
+
+        Those who wait together share one reading.
 
         False at once while the source is known not to answer: the thread tries again.
         """
@@ -54,7 +57,7 @@ class Discovery:
             self.renew()
         self.wait_begun(self.settings.connect_timeout)
 
-    def moved(self, node: Member) -> bool:
+    def replaced(self, node: Member) -> bool:
         """Whether the source, read now, has another address or other keys for this node."""
         return self.renew() and node.closed
 
@@ -63,12 +66,18 @@ class Discovery:
         self._wanted.set()
 
     def wait_begun(self, seconds: float) -> None:
-        """Where this worker has just begun, waits until it has a view, or knows that there is none; at most so long."""
+        """Where this worker has just begun, waits for its first view, at most so many seconds.
+
+        It waits no longer where it is clear that there is none.
+        """
         directory = self.directory
         if not directory.nodes:
             with directory.changed:
                 directory.changed.wait_for(
-                    lambda: directory.nodes or (self._answered and not any(n.host for n in directory.by_name.values())),
+                    lambda: (
+                        directory.nodes
+                        or (self._answered and not any(n.host for n in directory.by_name.values()))
+                    ),
                     seconds,
                 )
 
@@ -82,7 +91,11 @@ class Discovery:
         while True:
             with self._reading:
                 self._read_source()
-            calm = self.healthy and self.directory.by_name and all(n.ready for n in self.directory.by_name.values())
+            calm = (
+                self.healthy
+                and self.directory.by_name
+                and all(n.ready for n in self.directory.by_name.values())
+            )
             pause = self.settings.discovery_seconds
             self._wanted.wait(pause if calm else min(pause, 1.0))
             self._wanted.clear()

@@ -1,28 +1,62 @@
-"""The layout: the node names that objects are spread over, and where else they may still be. Records and rules, no I/O.
+"""The layout: which node names own the ids, since when, and who may still hold objects.
 
-With a plain modulo most ids change their node when one is added. So every node carries a record, a `Layout`: a chain
-of `Spread`s, newest first. An id's *owner* is the one by the newest spread in force; its *homes* are its owners by all
-of them. One spread in the chain: the layout is settled, an id has one home, and a miss there is a miss.
+This module has records and rules only. It does no I/O: `gateway.nodes.store` reads and writes the
+records, `gateway.nodes.records` decides when, and `gateway.nodes.view` makes of the layout what
+requests go by.
 
-Why nothing is lost while it grows or shrinks, with any number of gateways and workers:
+The problem. An id's owner follows from the sorted list of node names (`gateway.nodes.placement`).
+When a name is added or taken out, most ids get another owner, at once, while their objects are
+still where they were. Several gateways with several workers each must agree on which list counts,
+at every moment, although none of them talks to another.
 
-- **One switch for all.** A new spread is recorded with the time `since` which it counts, `SWITCH_SECONDS` ahead. A
-  gateway uses a node only while it has read the node's record within the last `LEASE_SECONDS`; so each one that can
-  still write has read of the switch before it comes. From `HOLD_SECONDS` before to as much after it, requests wait, so
-  that clocks may differ by that much. Uploads that are then still on their way to a node that isn't the owner any more
-  are broken off, and not acknowledged. So at no time two owners take writes of one id.
-- **Newest wins.** While the layout isn't settled, each write carries the number of its spread, the *era*. Of two copies
-  the one of the higher era is newer, then the one with the later Last-Modified; an object written while the layout was
-  settled has no era, and no other copy either.
-- **Deleted is deleted.** A DELETE leaves a marker with the owner until everything is moved: what `rebalance` had read
-  by then can't come back, because it writes to the owner only if nothing is there, or still what it saw.
-- **Unknown is 503.** A miss counts only when all homes were asked, and the owner once more, in case the object was
-  moved in between. A home that can't be asked makes it 503.
+The answer. The nodes themselves hold the layout: each has a copy of it, the *record*. It has a
+chain of `Membership`s, newest first. A membership is a list of names with its number, the *epoch*,
+and the time from which it counts.
 
-The record is an object in a bucket of its own. It is changed first on one node, with a condition on what was there,
-then on the others; whoever finds a node with an older one writes the newer there. Records of different origin (two
-gateways that began at once, nodes of two installations) are merged; where their spreads differ, that means all names,
-and objects may be anywhere.
+    one membership       the layout is settled: an id has one owner, and a miss there is a miss
+    several of them      objects move: an id has candidates, its owners by all of them
+    one without names    nobody knows where objects are, so that every node is a candidate
+
+The *owner* of an id is always the one by the newest membership in force. Only it takes writes.
+
+What a change of names does, step by step:
+
+    1. Someone (a gateway that found an empty new node, or `objgwctl`) writes a record with one more
+       membership, which counts from `SWITCH_SECONDS` later. Until then nothing is different.
+    2. All gateways read that record within `POLL_SECONDS`. One that can't may soon not write any
+       more, because its leases end.
+    3. At that time all gateways switch. Writes go to the new owner, reads ask the candidates.
+    4. `rebalance` moves each object to its owner. When it finds nothing to move, it records that
+       (`moved`), and a little later removes the tombstones.
+    5. It removes all memberships but the newest from the record: the layout is settled again.
+
+Why nothing is lost or brought back meanwhile:
+
+- **At no time do two owners take writes of one id.** A gateway uses a node only while it has a
+  *lease*: it has read the node's record within the last `LEASE_SECONDS`. `SWITCH_SECONDS` is longer
+  than that by far, so each gateway that can still write has read of the switch before it comes.
+  A *fence* around the switch absorbs clocks that differ: from `HOLD_SECONDS` before it to as much
+  after it, requests wait. An upload that is then still on its way to a node which isn't the owner
+  any more is broken off and not acknowledged.
+- **The newest copy wins.** While the layout isn't settled, each write carries its epoch. Of two
+  copies the one of the higher epoch is newer, and within one epoch the one with the later
+  Last-Modified, which is one node's clock. An object that was written while the layout was settled
+  has no epoch, and there is no other copy of it either.
+- **What was deleted stays deleted.** A DELETE leaves a *tombstone* with the owner until everything
+  is moved. So an older copy that `rebalance` had read before the DELETE can't come back: it writes
+  to the owner only if nothing is there, or still what it saw there.
+- **What isn't known is 503, never 404.** A miss counts only when all candidates were asked, and
+  then the owner once more, in case the object was moved in between.
+
+The record is an object in a bucket of its own. It is changed by compare-and-swap on one node first,
+then on the others; whoever finds a node with an older record writes the newer one there. Two
+records may come from different installations of the layout: two gateways that began at once, or
+nodes that were brought together. Then they are merged. Where their memberships differ, the merged
+layout has all names, and objects may be anywhere.
+
+The record's JSON has older words for some things: `spreads` are the memberships, `era` is the
+epoch, and `fresh` are the unrecorded names. Existing installations have such records, and scripts
+read them, so these keys stay (`Layout.document`).
 """
 
 from __future__ import annotations
@@ -31,107 +65,126 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 RECORD = "layout"  # the record's key, in the bucket <bucket>-layout
 POLL_SECONDS = 1.0  # between two looks at a node's record
 LEASE_SECONDS = 3.0  # for which a look is good
 WRITE_SECONDS = 3.0  # that a node may take to take a record
-SWITCH_SECONDS = 8.0  # from making a new spread to its use: time to write it, a look, a lease, and to spare
+# From making a new membership to its use: the time to write it, a look, a lease, and some to spare.
+SWITCH_SECONDS = 8.0
 HOLD_SECONDS = 0.25  # by which the clocks of gateways may differ
 
-ERA = "x-amz-meta-objgw-era"  # of an object that was written while the layout wasn't settled
-DELETED = "x-amz-meta-objgw-deleted"  # of a marker: there is no object
-# A marker's body: first that of the DELETE; then that of `rebalance`, which is about to remove the marker.
-# No object of a client has such bytes by chance: they are found in listings by their ETag.
-MARKER = b"objgw: deleted 7d7b4a5c64b84b9c9d5e0e1f2a3c6b88\n"
-SWEPT = b"objgw: deleted, and about to be forgotten 1f0c9a52e3d84f6f8a7b5c4d3e2f1a00\n"
-MARKER_ETAG, SWEPT_ETAG = (f'"{hashlib.md5(body).hexdigest()}"' for body in (MARKER, SWEPT))
+EPOCH = "x-amz-meta-objgw-era"  # of an object that was written while the layout wasn't settled
+DELETED = "x-amz-meta-objgw-deleted"  # of a tombstone: there is no object
+# A tombstone has one of two bodies. A DELETE writes the first one. Before `rebalance` removes a
+# tombstone, it replaces it by one with the second body, onto which no gateway writes. No object of
+# a client has such bytes by chance, so that listings show tombstones by their ETags.
+TOMBSTONE = b"objgw: deleted 7d7b4a5c64b84b9c9d5e0e1f2a3c6b88\n"
+EXPIRING_TOMBSTONE = b"objgw: deleted, and about to be forgotten 1f0c9a52e3d84f6f8a7b5c4d3e2f1a00\n"
+TOMBSTONE_ETAG = f'"{hashlib.md5(TOMBSTONE).hexdigest()}"'
+EXPIRING_ETAG = f'"{hashlib.md5(EXPIRING_TOMBSTONE).hexdigest()}"'
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """Names that ids are spread over. No names: nobody knows over which, an object may be anywhere."""
+class Membership:
+    """The names that ids are spread over from a time on.
 
-    era: int
+    Without names it says that nobody knows over which they were spread: an object may be anywhere.
+    """
+
+    epoch: int
     since: float  # Unix time, seconds; 0: it always was so
     names: tuple[str, ...]  # sorted
 
 
-ANYWHERE = Spread(0, 0.0, ())
+ANYWHERE = Membership(0, 0.0, ())
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the nodes' records say. It is replaced, never changed; each change makes its `version` higher.
+    """What the nodes' records say. It is replaced, never changed.
 
-    >>> Layout.first(["b", "a"]).joined(["c"], now=100.0).spreads[0]
-    Spread(era=2, since=108.0, names=('a', 'b', 'c'))
+    Each change makes its `version` higher, so that of two records the newer one can be told.
+
+    >>> Layout.first(["b", "a"]).joined(["c"], now=100.0).memberships[0]
+    Membership(epoch=2, since=108.0, names=('a', 'b', 'c'))
     """
 
     origin: str  # random, made with the first record: tells installations apart
     version: int
-    spreads: tuple[Spread, ...]  # newest first, each in force since its time until the one before it
-    moved: bool = False  # every object is with its owner; only markers of deleted ones are to be removed
-    fresh: tuple[str, ...] = ()  # names whose node may have no record yet, or an old one: that means nothing
+    memberships: tuple[Membership, ...]  # newest first, each in force until the one before it is
+    moved: bool = False  # every object is with its owner; only tombstones are left to be removed
+    # Names whose node may have no record yet, or one from an earlier time: neither means that the
+    # node lost what it held.
+    unrecorded: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()  # names that were taken out, and don't join by themselves
-    lost: tuple[str, ...] = ()  # names that were given up with what they held; nobody is asked for it
+    lost: tuple[str, ...] = ()  # names that were given up with what they held; nobody asks for it
 
     # -- what it says
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the newest spread, in force or about to be."""
-        return self.spreads[0].names
+        """The names of the newest membership, in force or about to be."""
+        return self.memberships[0].names
 
     @property
     def settled(self) -> bool:
         """Whether every object is with its owner, so that nobody else has to be asked."""
-        return len(self.spreads) == 1
+        return len(self.memberships) == 1
 
     @property
     def mentioned(self) -> frozenset[str]:
-        """The names of all spreads."""
-        return frozenset(name for spread in self.spreads for name in spread.names)
+        """The names of all memberships."""
+        return frozenset(name for membership in self.memberships for name in membership.names)
 
     @property
     def all_names(self) -> tuple[str, ...]:
-        """The names of all spreads, sorted, but for those given up."""
+        """The names of all memberships, sorted, but for those given up."""
         return tuple(sorted(self.mentioned - set(self.lost)))
 
     @property
     def state(self) -> str:
-        """The same in words, for a log."""
-        return "settled" if self.settled else "everything moved" if self.moved else "not settled"
+        """How far the objects are, in words, for a log."""
+        if self.settled:
+            return "settled"
+        return "everything moved" if self.moved else "not settled"
 
-    def in_force(self, now: float) -> tuple[Spread, ...]:
-        """The spreads that count at this Unix time, newest first; never none."""
-        return tuple(spread for spread in self.spreads if spread.since <= now) or self.spreads[-1:]
+    def in_force(self, now: float) -> tuple[Membership, ...]:
+        """The memberships that count at this Unix time, newest first; there is always one."""
+        begun = tuple(membership for membership in self.memberships if membership.since <= now)
+        return begun or self.memberships[-1:]
 
     # -- what can become of it
 
     @classmethod
-    def first(cls, names: Iterable[str], fresh: Iterable[str] = (), anywhere: bool = False) -> Layout:
-        """The layout where no node has a record. `anywhere`: objects were found where they don't belong."""
-        spreads = [Spread(1, 0.0, tuple(sorted(names)))]
+    def first(
+        cls, names: Iterable[str], unrecorded: Iterable[str] = (), anywhere: bool = False
+    ) -> Layout:
+        """The layout where no node has a record.
+
+        `anywhere` says that objects were found where these names don't put them.
+        """
+        memberships = [Membership(1, 0.0, tuple(sorted(names)))]
         if anywhere:
-            spreads.append(ANYWHERE)
-        return cls(secrets.token_hex(8), 1, tuple(spreads), fresh=tuple(sorted(fresh)))
+            memberships.append(ANYWHERE)
+        unrecorded = tuple(sorted(unrecorded))
+        return cls(secrets.token_hex(8), 1, tuple(memberships), unrecorded=unrecorded)
 
     def joined(self, names: Iterable[str], now: float) -> Layout:
         """With more names, from `SWITCH_SECONDS` after `now` (Unix time) on."""
         new = set(names) - set(self.names)
-        layout = self._spread(set(self.names) | new, now)
+        layout = self._with_names(set(self.names) | new, now)
         return replace(
             layout,
-            fresh=tuple(sorted(set(self.fresh) | new)),
+            unrecorded=tuple(sorted(set(self.unrecorded) | new)),
             removed=tuple(name for name in self.removed if name not in new),
             lost=tuple(name for name in self.lost if name not in new),
         )
 
     def without(self, name: str, now: float, *, lost: bool = False) -> Layout:
-        """Without a name. What it holds is still looked for, unless it is `lost`, with the node.
+        """Without a name. What its node holds is still looked for, unless it is `lost`.
 
         Raises ValueError where there is no such name, or no other.
         """
@@ -139,34 +192,43 @@ class Layout:
             raise ValueError(f"{name} isn't in the layout")
         if len(self.names) == 1:
             raise ValueError(f"{name} is the only node")
-        layout = self._spread(set(self.names) - {name}, now)
-        fresh = tuple(each for each in self.fresh if each != name)
+        layout = self._with_names(set(self.names) - {name}, now)
+        unrecorded = tuple(each for each in self.unrecorded if each != name)
         if lost:  # a new node of that name may join by itself
-            return replace(layout, fresh=fresh, lost=tuple(sorted({*self.lost, name})))
-        return replace(layout, fresh=fresh, removed=tuple(sorted({*self.removed, name})))
+            gone = tuple(sorted({*self.lost, name}))
+            return replace(layout, unrecorded=unrecorded, lost=gone)
+        removed = tuple(sorted({*self.removed, name}))
+        return replace(layout, unrecorded=unrecorded, removed=removed)
 
     def readmitted(self, name: str) -> Layout:
         """A name that was taken out, or given up, may join again, whatever its node holds."""
         return replace(
             self,
             version=self.version + 1,
-            fresh=tuple(sorted({*self.fresh, name})),
+            unrecorded=tuple(sorted({*self.unrecorded, name})),
             removed=tuple(each for each in self.removed if each != name),
         )
 
     def emptied(self, name: str) -> Layout:
         """What the node of a name held is given up; it is used again as it is, empty."""
-        return replace(self, version=self.version + 1, fresh=tuple(sorted({*self.fresh, name})))
+        unrecorded = tuple(sorted({*self.unrecorded, name}))
+        return replace(self, version=self.version + 1, unrecorded=unrecorded)
 
     def known(self, names: Iterable[str]) -> Layout:
-        """These names' nodes have a record now. A name that is about to join again may do so with its old one."""
+        """These names' nodes have a record now.
+
+        A name that is about to join again stays unrecorded, so that its old record is no obstacle.
+        """
         known = set(names) & set(self.names)
-        fresh = tuple(name for name in self.fresh if name not in known)
-        return self if fresh == self.fresh else replace(self, version=self.version + 1, fresh=fresh)
+        unrecorded = tuple(name for name in self.unrecorded if name not in known)
+        if unrecorded == self.unrecorded:
+            return self
+        return replace(self, version=self.version + 1, unrecorded=unrecorded)
 
     def anywhere(self) -> Layout:
         """The same names, and objects may be anywhere."""
-        return replace(self, version=self.version + 1, spreads=(*self.spreads, ANYWHERE), moved=False)
+        memberships = (*self.memberships, ANYWHERE)
+        return replace(self, version=self.version + 1, memberships=memberships, moved=False)
 
     def all_moved(self) -> Layout:
         """Every object is with its owner."""
@@ -174,60 +236,79 @@ class Layout:
 
     def settle(self) -> Layout:
         """Every object is with its owner, and nothing else is left."""
-        return replace(self, version=self.version + 1, spreads=self.spreads[:1], moved=False, lost=())
+        newest = self.memberships[:1]
+        version = self.version + 1
+        return replace(self, version=version, memberships=newest, moved=False, lost=())
 
-    def _spread(self, names: Iterable[str], now: float) -> Layout:
-        newest = Spread(self.spreads[0].era + 1, max(now + SWITCH_SECONDS, self.spreads[0].since), tuple(sorted(names)))
-        return replace(self, version=self.version + 1, spreads=(newest, *self.spreads), moved=False)
+    def _with_names(self, names: Iterable[str], now: float) -> Layout:
+        """With one more membership, of these names."""
+        last = self.memberships[0]
+        since = max(now + SWITCH_SECONDS, last.since)
+        newest = Membership(last.epoch + 1, since, tuple(sorted(names)))
+        memberships = (newest, *self.memberships)
+        return replace(self, version=self.version + 1, memberships=memberships, moved=False)
 
     # -- the record
 
+    def document(self) -> dict[str, Any]:
+        """The layout as JSON has it: in a record, and in what `objgwctl --json` prints."""
+        return {
+            "origin": self.origin,
+            "version": self.version,
+            "spreads": [
+                {"era": each.epoch, "since": each.since, "names": list(each.names)}
+                for each in self.memberships
+            ],
+            "moved": self.moved,
+            "fresh": list(self.unrecorded),
+            "removed": list(self.removed),
+            "lost": list(self.lost),
+        }
+
     def dump(self, node: str) -> bytes:
-        """The record for this node."""
-        return json.dumps({**asdict(self), "node": node}, indent=1).encode()
+        """The record for the node of this name."""
+        return json.dumps({**self.document(), "node": node}, indent=1).encode()
 
     @classmethod
     def load(cls, data: bytes) -> tuple[Layout, str]:
-        """The layout of a record, and the name of the node that it was written to. Raises ValueError."""
+        """The layout of a record, and the name of the node that it was written to.
+
+        Raises ValueError where it is no record, or has what this version doesn't know.
+        """
         try:
             document: dict[str, Any] = json.loads(data)
             node = document.pop("node")
-            spreads = tuple(Spread(s["era"], s["since"], tuple(s["names"])) for s in document.pop("spreads"))
-            lists: dict[str, Any] = {name: tuple(document.pop(name)) for name in ("fresh", "removed", "lost")}
-            layout = cls(**document, **lists, spreads=spreads)
+            layout = cls(
+                origin=document.pop("origin"),
+                version=document.pop("version"),
+                memberships=tuple(
+                    Membership(each["era"], each["since"], tuple(each["names"]))
+                    for each in document.pop("spreads")
+                ),
+                moved=document.pop("moved", False),
+                unrecorded=tuple(document.pop("fresh")),
+                removed=tuple(document.pop("removed")),
+                lost=tuple(document.pop("lost")),
+            )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
-        names = [name for spread in spreads for name in spread.names] + [n for each in lists.values() for n in each]
-        if not (spreads and spreads[0].names and all(isinstance(name, str) for name in [node, layout.origin, *names])):
-            raise ValueError("no names")
-        if not all(isinstance(s.era, int) and isinstance(s.since, int | float) for s in spreads):
-            raise ValueError("no spreads")
-        if not isinstance(layout.version, int):
-            raise ValueError("no version")
+        if document:
+            raise ValueError(f"unknown: {', '.join(document)}")
+        layout._require_types(node)
         return layout, node
 
-
-def merge(one: Layout, other: Layout, now: float) -> Layout:
-    """What two records say together: the newer, and where they can't both be true, all names and objects anywhere."""
-    if one.origin == other.origin and one.version != other.version:
-        return max(one, other, key=lambda layout: layout.version)
-    if one == other:
-        return one
-    first, second = sorted((one, other), key=lambda layout: (layout.version, layout.origin, str(layout)), reverse=True)
-    spreads, alike = first.spreads, first.spreads == second.spreads
-    if not alike:
-        newest = Spread(
-            max(first.spreads[0].era, second.spreads[0].era) + 1, now + SWITCH_SECONDS,
-            tuple(sorted({*first.names, *second.names})),
-        )  # fmt: skip
-        spreads = (newest, *first.spreads, *(spread for spread in second.spreads if spread not in first.spreads))
-        if spreads[-1].names:
-            spreads += (ANYWHERE,)
-    names = set(spreads[0].names)
-    return Layout(
-        first.origin, max(first.version, second.version) + 1, spreads,
-        moved=alike and first.moved and second.moved,
-        fresh=tuple(sorted({*first.fresh, *second.fresh})),
-        removed=tuple(sorted({*first.removed, *second.removed} - names)),
-        lost=tuple(sorted({*first.lost, *second.lost} - names)),
-    )  # fmt: skip
+    def _require_types(self, node: object) -> None:
+        """Raises ValueError where what was read has other types than a record has."""
+        names = [name for membership in self.memberships for name in membership.names]
+        names += [*self.unrecorded, *self.removed, *self.lost]
+        if not all(isinstance(name, str) for name in (node, self.origin, *names)):
+            raise ValueError("a name is no text")
+        if not (self.memberships and self.names):
+            raise ValueError("no names")
+        for membership in self.memberships:
+            if not isinstance(membership.epoch, int):
+                raise ValueError("an era is no number")
+            if not isinstance(membership.since, int | float):
+                raise ValueError("a time is no number")
+        if not isinstance(self.version, int):
+            raise ValueError("no version")

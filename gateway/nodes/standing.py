@@ -25,13 +25,15 @@ class Standing:
     def __init__(self, name: str) -> None:
         self.name = name
         self.record = NO_RECORD
-        self.expected_from = math.inf  # monotonic time from which on the layout says that it has one
+        # Monotonic time from which on the layout says that the node has a record.
+        self.expected_from = math.inf
         self.serves = False  # the last answer was one that a server of S3 gives
         self.usable = False  # its own record was read, so that requests may go to it
         self.checked = -math.inf  # monotonic time of sending the last look that was answered
         self.tried = False  # a look has ended, well or not
         self.error = ""  # why the last look found neither a record nor its absence
-        self.keeps_conditions: bool | None = None  # its server decides a PUT's; None before it was tried
+        # Whether its server decides the conditions of a PUT; None before that was tried.
+        self.keeps_conditions: bool | None = None
 
     @property
     def layout(self) -> Layout | None:
@@ -56,7 +58,8 @@ class Standing:
         if self.layout:
             return self.record.trouble(self.name)
         if self.checked > self.expected_from:
-            return f"it lost what it held; bring that back, or give it up: objgwctl.py remove --lost {self.name}"
+            remedy = f"objgwctl.py remove --lost {self.name}"
+            return f"it lost what it held; bring that back, or give it up: {remedy}"
         return ""
 
     @property
@@ -65,7 +68,8 @@ class Standing:
         if self.serves and self.layout:
             return "The node of this id holds what belongs to another; the gateway's log says more."
         if self.trouble:
-            return "The node of this id lost what it held; an operator has to bring it back or give it up."
+            remedy = "an operator has to bring it back or give it up"
+            return f"The node of this id lost what it held; {remedy}."
         if self.serves:
             return "The node of this id has only just come; try again."
         return f"The node of this id gives no record of the layout: {self.error}."
@@ -78,7 +82,11 @@ class Standing:
             self.record = record_of(reply, self.record)
             error = self.record.problem
         except UnexpectedAnswer:
-            error = "it answers that it can't serve" if reply.status >= 500 else "it refuses the gateway's requests"
+            error = (
+                "it answers that it can't serve"
+                if reply.status >= 500
+                else "it refuses the gateway's requests"
+            )
             detail = f": {reply.status} {reply.code}".rstrip()
         if error and error != self.error:
             log.warning("node %s: %s%s", self.name, error, detail)

@@ -66,7 +66,9 @@ def read_record(ask: Ask, bucket: str, known: Record = NO_RECORD) -> Record:
 
 def record_request(bucket: str, known: Record) -> Request:
     """The request for a node's record."""
-    return Request("GET", f"/{bucket}/{RECORD}", {"if-none-match": known.etag} if known.etag else {})
+    return Request(
+        "GET", f"/{bucket}/{RECORD}", {"if-none-match": known.etag} if known.etag else {}
+    )
 
 
 def record_of(reply: Reply, known: Record) -> Record:
@@ -87,7 +89,10 @@ def record_of(reply: Reply, known: Record) -> Record:
 
 
 def is_absence(reply: Reply) -> bool:
-    """Whether a server of S3 says that there is no such object; a 404 without a code may be any web server's."""
+    """Whether a server of S3 says that there is no such object.
+
+    A 404 without one of S3's codes may be any web server's, so it says nothing.
+    """
     return reply.status == 404 and reply.code in ("NoSuchKey", "NoSuchBucket")
 
 
@@ -103,7 +108,7 @@ def may_take(name: str, record: Record, layout: Layout) -> bool:
     """
     if name not in layout.all_names or record.trouble(name):
         return False
-    return record.layout is not None or name in layout.fresh
+    return record.layout is not None or name in layout.unrecorded
 
 
 def writing_order(records: Mapping[str, Record], before: Layout | None, after: Layout) -> list[str]:

@@ -1,7 +1,16 @@
-"""The nodes by their names, and the `View` of them that requests go by.
+"""What requests go by: the nodes by their names, and the `View` of them that is in force.
 
-Requests only read the last view, which is replaced as a whole. A node is a name: its address and keys may change, and
-its name keeps its place in the layout. The rules are in `gateway.nodes.layout`.
+A `Directory` brings together what two others find out: `gateway.nodes.discovery` says which nodes
+there are and where, `gateway.nodes.records` says which layout counts. It makes a view of both. A
+request takes the view once and looks at nothing else, so that it needs no lock. A view is never
+changed: when there is something new, another view replaces it. So a request that took long can see
+by identity whether it still has the view that is in force.
+
+A node is a name. Its address and keys may change, and its name keeps its place in the layout, also
+while its container is stopped or gone.
+
+Worst case for a request: around a switch it waits for the next view, `HOLD_SECONDS` before the
+switch to as much after it.
 """
 
 from __future__ import annotations
@@ -15,19 +24,23 @@ from typing import NamedTuple
 from gateway.nodes.layout import HOLD_SECONDS, Layout
 from gateway.nodes.member import Member
 from gateway.nodes.placement import position
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 
 log = logging.getLogger("objgw")
 
 
 class View(NamedTuple):
-    """What requests go by: the layout, as it is in force, with its nodes. It is replaced as a whole."""
+    """What requests go by: the layout, as it is in force, with its nodes.
+
+    It is replaced as a whole.
+    """
 
     nodes: tuple[Member, ...] = ()  # that ids are spread over, sorted by name
-    older: tuple[tuple[Member | None, ...], ...] = ()  # those of earlier spreads, newest first; None: given up
+    # The nodes of earlier memberships, newest first; None is one that was given up.
+    older: tuple[tuple[Member | None, ...], ...] = ()
     anywhere: tuple[Member, ...] = ()  # all nodes, where nobody knows over which ids were spread
-    era: int = 0
+    epoch: int = 0
     moved: bool = False  # every object is with its owner, so that a miss there is a miss
     until: float = math.inf  # Unix time from which on requests wait for the next view
 
@@ -42,7 +55,8 @@ class View(NamedTuple):
         for nodes in self.older:
             node = nodes[place % len(nodes)]
             if node is owner:
-                newest = newest and not others  # it had the object before others had, so its copy may be an old one
+                # The owner had the id before others had it, so that its copy may be an old one.
+                newest = newest and not others
             elif node and node not in others:
                 others.append(node)
         others += [node for node in self.anywhere if node is not owner and node not in others]
@@ -50,7 +64,11 @@ class View(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The nodes that may have an object: its owner, and the others, where it may still be."""
+    """The nodes that may have an object: its owner, and the others, where it may still be.
+
+    The owner's copy may be an old one where the id came back to a node that had owned it before
+    others did. Otherwise nobody else has a newer copy (`owner_has_newest`).
+    """
 
     owner: Member
     others: tuple[Member, ...] = ()
@@ -60,7 +78,8 @@ class Candidates(NamedTuple):
 class Directory:
     """The nodes that there are, the layout, and the view of both that is in force.
 
-    What Docker lists comes from `discovery`, the layout from `records`; both change it while they hold `changed`.
+    What Docker lists comes from `discovery`, the layout from `records`; both change it while they
+    hold `changed`.
 
     >>> directory = Directory(Settings())
     >>> directory.view.nodes    # sorted by name
@@ -71,7 +90,8 @@ class Directory:
         self.settings = settings
         self.view = View()
         self.layout: Layout | None = None
-        self.by_name: dict[str, Member] = {}  # those that Docker lists and those of the layout, sorted by name
+        # The nodes that Docker lists and those of the layout, sorted by name.
+        self.by_name: dict[str, Member] = {}
         self.changed = threading.Condition()
         self.due = threading.Event()  # a node's record may have to be looked at
 
@@ -96,18 +116,21 @@ class Directory:
                 self.changed.wait_for(lambda: time.time() < self.view.until)
         return self.view
 
-    def find(self, records: list[NodeRecord]) -> None:
-        """Takes what Docker says of the nodes. A name of the layout keeps its place when Docker doesn't list it."""
-        found = {record.name: record for record in records}
+    def find(self, endpoints: list[Endpoint]) -> None:
+        """Takes what Docker says of the nodes.
+
+        A name of the layout keeps its place when Docker doesn't list it.
+        """
+        found = {endpoint.name: endpoint for endpoint in endpoints}
         kept = self.layout.mentioned if self.layout else self.by_name
         after = {}
         for name in sorted(found.keys() | set(kept)):
-            record, node = found.get(name, NodeRecord(name)), self.by_name.get(name)
-            if node is None or node.record != record:
-                log.info("node %s, was %s", record, node.record if node else "not there")
+            endpoint, node = found.get(name, Endpoint(name)), self.by_name.get(name)
+            if node is None or node.endpoint != endpoint:
+                log.info("node %s, was %s", endpoint, node.endpoint if node else "not there")
                 if node:
                     node.close()
-                node = Member(record, self.settings)
+                node = Member(endpoint, self.settings)
                 self.due.set()
             after[name] = node
         for name in self.by_name.keys() - after.keys():
@@ -117,32 +140,40 @@ class Directory:
 
     def arrange(self) -> None:
         """Makes the view that is in force."""
-        layout, now, before = self.layout, time.time(), self.view
+        layout, before = self.layout, self.view
         if layout is None:
             return
         for name in layout.mentioned:
-            self.by_name.setdefault(name, Member(NodeRecord(name), self.settings))
+            self.by_name.setdefault(name, Member(Endpoint(name), self.settings))
+        recorded = set(layout.all_names) - set(layout.unrecorded)
         for node in self.by_name.values():
-            node.standing.expect(record=node.name in layout.all_names and node.name not in layout.fresh)
-        newest, *older = layout.in_force(now - HOLD_SECONDS)
-        switches = [spread.since for spread in layout.spreads if spread.since > now - HOLD_SECONDS]
-        view = View(
-            tuple(self.by_name[name] for name in newest.names),
-            tuple(
-                tuple(None if name in layout.lost else self.by_name[name] for name in spread.names)
-                for spread in older
-                if spread.names
-            ),
-            tuple(self.by_name.values()) if any(not spread.names for spread in older) else (),
-            newest.era,
-            layout.moved,
-            min(switches) - HOLD_SECONDS if switches else math.inf,
-        )
+            node.standing.expect(record=node.name in recorded)
+        view = self._view_of(layout, time.time() - HOLD_SECONDS)
         if view == before:
-            return
+            return  # requests compare views by identity, so that an equal one isn't replaced
         self.view = view
-        if [node.name for node in view.nodes] != [node.name for node in before.nodes]:
-            log.info("ids are spread over %s", ", ".join(newest.names))
+        names = [node.name for node in view.nodes]
+        if names != [node.name for node in before.nodes]:
+            log.info("ids are spread over %s", ", ".join(names))
             for node in before.nodes:
                 node.end_uploads(view.nodes)
         self.changed.notify_all()
+
+    def _view_of(self, layout: Layout, now: float) -> View:
+        """The view of a layout at this Unix time."""
+        newest, *older = layout.in_force(now)
+        left = {name: None if name in layout.lost else self.by_name[name] for name in self.by_name}
+        anywhere = any(not membership.names for membership in older)
+        switches = [each.since for each in layout.memberships if each.since > now]
+        return View(
+            nodes=tuple(self.by_name[name] for name in newest.names),
+            older=tuple(
+                tuple(left[name] for name in membership.names)
+                for membership in older
+                if membership.names
+            ),
+            anywhere=tuple(self.by_name.values()) if anywhere else (),
+            epoch=newest.epoch,
+            moved=layout.moved,
+            until=min(switches) - HOLD_SECONDS if switches else math.inf,
+        )

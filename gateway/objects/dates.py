@@ -29,21 +29,27 @@ def http_time(text: str | None) -> int | None:
     found = next(filter(None, (pattern.fullmatch(text or "") for pattern in FORMATS)), None)
     if not found:
         return None
-    year, day, hour, minute, second = (int(found[name]) for name in ("year", "day", "hour", "minute", "second"))
+    year, day, hour, minute, second = (
+        int(found[name]) for name in ("year", "day", "hour", "minute", "second")
+    )
     if len(found["year"]) == 2:
         this = datetime.now(UTC).year
         year += this - this % 100
         year -= 100 if year > this + 50 else 0  # RFC 9110: no date is more than 50 years ahead
     leap = second == 60  # which the grammar allows
     try:
-        moment = datetime(year, MONTHS.index(found["month"]) + 1, day, hour, minute, second - leap, tzinfo=UTC)
+        moment = datetime(
+            year, MONTHS.index(found["month"]) + 1, day, hour, minute, second - leap, tzinfo=UTC
+        )
     except ValueError:  # the 31st of February
         return None
     return int(moment.timestamp()) + leap
 
 
 def is_canonical(text: str) -> bool:
-    """Whether it is a date as a server writes it: today's format, the right day of the week, no leap second.
+    """Whether it is a date as a server writes it.
+
+    That is: in today's format, with the right day of the week, and without a leap second.
 
     >>> is_canonical("Sun, 06 Nov 1994 08:49:37 GMT"), is_canonical("Mon, 06 Nov 1994 08:49:37 GMT")
     (True, False)

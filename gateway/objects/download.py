@@ -1,4 +1,9 @@
-"""An object's bytes on their way to the client, in constant memory."""
+"""An object's bytes on their way to the client, in constant memory.
+
+They pass through the process in blocks, or they don't pass through it at all: where the server has
+a way to send bytes out of a pipe, the kernel moves them from the node's socket to the client's
+(splice(2)). What a download holds is one block, or one pipe.
+"""
 
 from __future__ import annotations
 
@@ -16,22 +21,28 @@ from gateway.status.observation import current
 
 log = logging.getLogger("objgw")
 
-DOWNLOAD_BLOCK = 64 * 1024  # bytes of a download that are read at once: what a client that never reads holds
+# Bytes of a download that are read at once. A client that never reads holds so many.
+DOWNLOAD_BLOCK = 64 * 1024
 PIPE = 512 * 1024  # bytes, the same of a client that takes one block within
 BRISK_SECONDS = 0.05
 
 
 def download(
-    node: Node, connection: Connection, reply: Reply, relay: Callable[[int, int], None] | None = None
+    node: Node,
+    connection: Connection,
+    reply: Reply,
+    relay: Callable[[int, int], None] | None = None,
 ) -> Iterator[bytes]:
     """The bytes of an object on their way to the client.
 
-    Where the server has a `relay` (see gateway.server), most of a large one go from socket to socket, and are no blocks
-    here; never the last ones, so that whoever takes the blocks knows of the end before the client does. Where the node
-    breaks off, ConnectionResetError makes the server break the client's connection, so that what it has can't pass for
-    the whole. A connection of which something is unread is never used again.
+    `relay` is the server's way to send bytes out of a pipe (`gateway.server.worker`). Where there
+    is one, most bytes of a large object go from socket to socket and are no blocks here. The last
+    ones always are, so that whoever takes the blocks knows of the end before the client does.
+
+    Raises ConnectionResetError where the node breaks off. The server breaks the client's connection
+    then, so that what the client has can't pass for the whole object.
     """
-    left, step, seen = reply.left, DOWNLOAD_BLOCK, current.get()
+    left, step, observation = reply.left, DOWNLOAD_BLOCK, current.get()
     node.downloads.add(connection)
     pipe = wide_pipe() if relay and left > 2 * DOWNLOAD_BLOCK else ()
     try:
@@ -44,7 +55,7 @@ def download(
                 began = time.monotonic()
                 relay(pipe[0], moved)
                 step = PIPE if time.monotonic() - began < BRISK_SECONDS else DOWNLOAD_BLOCK
-                seen.bytes += moved
+                observation.bytes += moved
                 left -= moved
                 continue
             block = connection.receive(min(left, DOWNLOAD_BLOCK))
@@ -64,7 +75,10 @@ def download(
 
 
 def wide_pipe() -> tuple[int, ...]:
-    """A pipe with room for `PIPE` bytes, or for as much as the kernel still gives this user (pipe(7)); none without."""
+    """A pipe with room for `PIPE` bytes, or for as much as the kernel still gives this user.
+
+    It is empty where there can be no pipe (pipe(7)).
+    """
     try:
         pipe = os.pipe()
     except OSError:

@@ -1,4 +1,10 @@
-"""A request for an object that is with its owner and nowhere else: one request to one node."""
+"""A request for an object that is with its owner and nowhere else: one request to one node.
+
+Each method sends the request, and makes of the node's answer what the client gets. What S3 and HTTP
+see differently is decided by the pure functions of `gateway.objects.semantics`. Two kinds of read
+take a second request: one with an If-Range that fails, whose range must not have been applied, and
+one with conditions whose range is beyond the object's end.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +18,14 @@ from gateway.nodes.layout import DELETED
 from gateway.nodes.member import Member
 from gateway.nodes.view import View
 from gateway.objects.download import download
-from gateway.objects.semantics import NOT_MODIFIED, S3_MAXIMUM, answered, precondition, reading, unchanged
+from gateway.objects.semantics import (
+    NOT_MODIFIED,
+    S3_MAXIMUM,
+    answered,
+    precondition,
+    reading,
+    unchanged,
+)
 from gateway.objects.upstream import Upstream
 from gateway.s3.body import Upload, spool
 from gateway.s3.connection import Reply
@@ -22,12 +35,21 @@ log = logging.getLogger("objgw")
 NO_OBJECT = "There is no object with this id."
 CONDITION_FAILED = "The object isn't what the request's conditions ask for."
 CHECKSUM_REFUSED = frozenset(
-    {"BadDigest", "InvalidDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "InvalidArgument"}
+    {
+        "BadDigest",
+        "InvalidDigest",
+        "XAmzContentChecksumMismatch",
+        "XAmzContentSHA256Mismatch",
+        "InvalidArgument",
+    }
 )
 
 
 class Gone(Refusal):
-    """404: the object was deleted while the layout wasn't settled, as a marker says. No other node has to be asked."""
+    """404: the object was deleted while the layout wasn't settled, as a tombstone says.
+
+    No other node has to be asked.
+    """
 
 
 class Settled:
@@ -40,19 +62,23 @@ class Settled:
         """GET and HEAD of one node. Raises Refusal."""
         headers, conditions = reading(method, environ)
         node, connection, reply = self.upstream.exchange(node, method, object_id, headers)
-        if "range" in headers and not unchanged(environ.get("HTTP_IF_RANGE"), reply.status, reply.headers):
+        if "range" in headers and not unchanged(
+            environ.get("HTTP_IF_RANGE"), reply.status, reply.headers
+        ):
             node.leave(connection, reply)
             del headers["range"]
             node, connection, reply = self.upstream.exchange(node, method, object_id, headers)
         beyond = reply if reply.status == 416 and conditions else None
-        if beyond:  # the conditions come first (RFC 9110, 13.2.2), and what they are about isn't in this answer
+        # The conditions come first (RFC 9110, 13.2.2), and what they are about isn't in this
+        # answer.
+        if beyond:
             node.release(connection)
             node, connection, reply = self.upstream.exchange(node, "HEAD", object_id)
         if reply.status not in (200, 206):
             node.release(connection)
             if reply.status == 304:
                 return not_modified(reply)
-            raise refusal(node, reply)
+            raise refusal_of(node, reply)
         if DELETED in reply.headers:
             node.leave(connection, reply)
             raise Gone(HTTPStatus.NOT_FOUND, NO_OBJECT)
@@ -65,9 +91,10 @@ class Settled:
                 raise Refusal(status, CONDITION_FAILED)
         if beyond:
             node.release(connection)
-            raise refusal(node, beyond)
+            raise refusal_of(node, beyond)
         status = HTTPStatus(reply.status)
-        if reply.headers.get("content-range", "").endswith("/0"):  # MinIO, to a suffix of nothing: no such range
+        # MinIO answers so to a suffix of an empty object, which is no range.
+        if reply.headers.get("content-range", "").endswith("/0"):
             status = HTTPStatus.OK
             del reply.headers["content-range"]
         if reply.left:
@@ -78,8 +105,12 @@ class Settled:
         return Answer(f"{status.value} {status.phrase}", answered(reply.headers), body)
 
     def upload(self, node: Member, environ: Environ, headers: Mapping[str, str]) -> Upload:
-        """The request's body, of which a first piece is read. Raises Refusal where it needn't be sent."""
-        self.upstream.refuse_undecided(self.upstream.running(node), headers)  # before the body is asked for
+        """The request's body, of which a first piece is read.
+
+        Raises Refusal where it needn't be sent.
+        """
+        # This is refused before the client is asked for the body.
+        self.upstream.refuse_undecided(self.upstream.running(node), headers)
         maximum = self.upstream.settings.max_object_bytes or S3_MAXIMUM
         if "HTTP_TRANSFER_ENCODING" in environ:
             if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":  # RFC 9112, 6.1
@@ -91,24 +122,34 @@ class Settled:
         else:
             stream, length = environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
         if length > maximum:
-            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"An object may have at most {maximum} bytes.")
+            raise Refusal(
+                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"An object may have at most {maximum} bytes."
+            )
         return Upload(stream, length)
 
-    def put(self, object_id: str, headers: Mapping[str, str], upload: Upload, node: Member, view: View) -> Answer:
-        """Stores it with the node, the owner by this view. Raises Moved where that isn't the owner any more."""
+    def put(
+        self, object_id: str, headers: Mapping[str, str], upload: Upload, node: Member, view: View
+    ) -> Answer:
+        """Stores it with the node, the owner by this view.
+
+        Raises OwnerChanged where that isn't the owner any more.
+        """
         node, connection, reply = self.upstream.exchange(node, "PUT", object_id, headers, upload)
         node.release(connection)
         if reply.status != 200 or "etag" not in reply.headers:
-            raise refusal(node, reply, writing=True)
+            raise refusal_of(node, reply, writing=True)
         self.upstream.acknowledge(object_id, node, view)
         return Answer("200 OK", [("ETag", reply.headers["etag"]), ("Content-Length", "0")])
 
     def delete(self, object_id: str, node: Member, view: View | None = None) -> Answer:
-        """DELETE of a node's copy, which is the owner's where a view is given. Raises Refusal, Moved."""
+        """DELETE of a node's copy, which is the owner's where a view is given.
+
+        Raises Refusal, OwnerChanged.
+        """
         node, connection, reply = self.upstream.exchange(node, "DELETE", object_id)
         node.release(connection)
         if reply.status != 204 and reply.status != 404:
-            raise refusal(node, reply)
+            raise refusal_of(node, reply)
         if view:
             self.upstream.acknowledge(object_id, node, view)
         return Answer("204 No Content", [])
@@ -116,29 +157,42 @@ class Settled:
 
 def not_modified(reply: Reply) -> Answer:
     """304, with those headers of the object that it has."""
-    return Answer("304 Not Modified", [header for header in answered(reply.headers) if header[0] in NOT_MODIFIED])
+    return Answer(
+        "304 Not Modified",
+        [header for header in answered(reply.headers) if header[0] in NOT_MODIFIED],
+    )
 
 
-def refusal(node: Member, reply: Reply, *, writing: bool = False) -> Refusal:
+def refusal_of(node: Member, reply: Reply, *, writing: bool = False) -> Refusal:
     """What a client is told about a node's answer that isn't an object."""
     status, code = reply.status, reply.code
     if status == 404 and code in ("NoSuchKey", "NoSuchBucket", ""):
         if writing and code == "NoSuchKey":  # If-Match, where S3 says 404 and HTTP 412
             return Refusal(HTTPStatus.PRECONDITION_FAILED, NO_OBJECT)
         if writing:
-            return unavailable("The node of this id lost its bucket, which is made again; try again.")
+            return unavailable(
+                "The node of this id lost its bucket, which is made again; try again."
+            )
         return Refusal(HTTPStatus.NOT_FOUND, NO_OBJECT)
     if status == 412:
         return Refusal(HTTPStatus.PRECONDITION_FAILED, CONDITION_FAILED)
     if status == 416:
         total = re.search(rb"<ActualObjectSize>(\d+)<", reply.body)
-        content_range = reply.headers.get("content-range") or (f"bytes */{total[1].decode()}" if total else "bytes */*")
+        content_range = reply.headers.get("content-range") or (
+            f"bytes */{total[1].decode()}" if total else "bytes */*"
+        )
         detail = "The object ends before the range."
-        return Refusal(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, detail, ("Content-Range", content_range))
+        return Refusal(
+            HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, detail, ("Content-Range", content_range)
+        )
     if status == 400 and writing and code in CHECKSUM_REFUSED:
-        return Refusal(HTTPStatus.BAD_REQUEST, "The body isn't what its checksum says. Nothing was stored.")
+        return Refusal(
+            HTTPStatus.BAD_REQUEST, "The body isn't what its checksum says. Nothing was stored."
+        )
     if status == 400 and writing and code == "MetadataTooLarge":
-        return Refusal(HTTPStatus.BAD_REQUEST, "The x-amz-meta-* headers are too large. Nothing was stored.")
+        return Refusal(
+            HTTPStatus.BAD_REQUEST, "The x-amz-meta-* headers are too large. Nothing was stored."
+        )
     if code == "EntityTooLarge":
         return Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The object is too large for the node.")
     if reply.full:
@@ -147,4 +201,7 @@ def refusal(node: Member, reply: Reply, *, writing: bool = False) -> Refusal:
     log.warning("node %s: unexpected answer: %d %s", node.name, status, code)
     if status in (429, 503):
         return unavailable("The node of this id is busy or starting.")
-    return Refusal(HTTPStatus.BAD_GATEWAY, "The node of this id gave an unexpected answer; the gateway's log has it.")
+    return Refusal(
+        HTTPStatus.BAD_GATEWAY,
+        "The node of this id gave an unexpected answer; the gateway's log has it.",
+    )

@@ -5,7 +5,7 @@ is proved, the exchange, and its end, which the breaker and the observation are 
 place. It is made again with the same node, under whatever address and keys it has by then, where
 none of the request was answered, its effect is the same twice, and its body is still at hand.
 
-Worst case for a request: `ATTEMPTS`, each bounded by the connect and node time-outs.
+Worst case for a request: `EXCHANGE_ATTEMPTS`, each bounded by the connect and node time-outs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.answers import Refusal, unavailable
 from gateway.nodes.acquire import Unusable, acquire
 from gateway.nodes.member import Member
 from gateway.nodes.placement import owner
-from gateway.nodes.records import Records
+from gateway.nodes.poller import Poller
 from gateway.nodes.standing import reason
 from gateway.nodes.view import Directory, View
 from gateway.s3.body import Upload
@@ -29,16 +29,23 @@ from gateway.status.observation import current
 
 log = logging.getLogger("objgw")
 
-ATTEMPTS = 3  # a kept connection that was closed, then an address or a key that changed, then the truth
-TRIES = 8  # of a request for an object that moves, or that others write meanwhile
+# Attempts of an exchange: one on a kept connection that was closed, one with an address or key that
+# has changed, and one that tells the truth.
+EXCHANGE_ATTEMPTS = 3
+REQUEST_ATTEMPTS = 8  # of a request for an object that moves, or that others write meanwhile
 NONE: Mapping[str, str] = {}
 
 # S3's error codes for a key that the node doesn't know (any more).
-KEY_REFUSED = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"})
+KEY_REFUSED = frozenset(
+    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"}
+)
 
 
-class Moved(Refusal):
-    """503: the layout changed while the request was on its way to what was the owner. An upload can't start over."""
+class OwnerChanged(Refusal):
+    """503: the layout changed while the request was on its way to what was the owner.
+
+    An upload can't start over.
+    """
 
     def __init__(self) -> None:
         again = unavailable("The object's place changed meanwhile; try again.")
@@ -48,8 +55,8 @@ class Moved(Refusal):
 class Upstream:
     """Requests for objects, each to one node."""
 
-    def __init__(self, directory: Directory, records: Records) -> None:
-        self.directory, self.discovery, self.records = directory, records.discovery, records
+    def __init__(self, directory: Directory, poller: Poller) -> None:
+        self.directory, self.discovery, self.poller = directory, poller.discovery, poller
         self.settings = directory.settings
 
     def view(self) -> View:
@@ -74,19 +81,24 @@ class Upstream:
         return node
 
     def exchange(
-        self, node: Member, method: str, object_id: str,
-        headers: Mapping[str, str] = NONE, upload: Upload | None = None,
-    ) -> tuple[Member, Connection, Reply]:  # fmt: skip
+        self,
+        node: Member,
+        method: str,
+        object_id: str,
+        headers: Mapping[str, str] = NONE,
+        upload: Upload | None = None,
+    ) -> tuple[Member, Connection, Reply]:
         """One request to the node, which may have been replaced by one of its name, and its answer.
 
         Raises Refusal (503) where the node can't be reached, isn't who it has to be, or breaks off.
         """
-        seen, trial = current.get(), False
-        request = Request(method, f"/{self.settings.bucket}/{object_id}", headers, upload, seen.request_id)
-        for attempt in range(ATTEMPTS):
-            last = attempt == ATTEMPTS - 1
+        observation, trial = current.get(), False
+        path = f"/{self.settings.bucket}/{object_id}"
+        request = Request(method, path, headers, upload, observation.request_id)
+        for attempt in range(EXCHANGE_ATTEMPTS):
+            last = attempt == EXCHANGE_ATTEMPTS - 1
             node = self.running(node)
-            seen.asks(node.name, attempt, upload.length if upload else 0)
+            observation.asks(node.name, attempt, upload.length if upload else 0)
             trial = node.admit() or trial
             connection = None
             try:
@@ -100,7 +112,7 @@ class Upstream:
                     connection.close()
                 if not last and self._again(node, connection, request, error):
                     continue
-                raise self._failed(node, request, error, trial, connected=connection is not None) from None
+                raise self._failed(node, request, error, connection, trial=trial) from None
             except BaseException:  # the client broke off, or the request is refused
                 if connection:
                     connection.close()
@@ -108,49 +120,71 @@ class Upstream:
                     node.breaker.abandoned()
                 raise
             node.breaker.succeeded()
-            seen.upstream += time.monotonic() - sent
+            observation.upstream += time.monotonic() - sent
             if last or not self._mended(node, connection, reply, upload):
                 return node, connection, reply
         raise unavailable("The node of this id can't be reached.")
 
     def refuse_undecided(self, node: Member, headers: Mapping[str, str]) -> None:
-        """Raises Refusal for an upload with a condition, where the node's server takes no notice of conditions."""
-        if headers.keys().isdisjoint(IF_MATCH) or (decides := self.records.decides(node)):
+        """Raises Refusal for an upload with a condition that the node's server would ignore."""
+        if headers.keys().isdisjoint(IF_MATCH):
             return
+        decides = self.poller.decides_conditions(node)
         if decides is None:
-            raise unavailable("Whether the node of this id decides conditions isn't known yet; try again.")
-        detail = "The server of this id's node ignores conditions on PUT, so this one can't be decided without a race."
-        raise Refusal(HTTPStatus.NOT_IMPLEMENTED, f"{detail} Nothing was stored.")
+            detail = "Whether the node of this id decides conditions isn't known yet; try again."
+            raise unavailable(detail)
+        if not decides:
+            detail = (
+                "The server of this id's node ignores conditions on PUT, "
+                "so this one can't be decided without a race. Nothing was stored."
+            )
+            raise Refusal(HTTPStatus.NOT_IMPLEMENTED, detail)
 
     def _again(self, node: Member, connection: Connection | None, request: Request, error: Exception) -> bool:
-        """Whether an attempt that failed is worth another: nothing of it can have taken effect, and there is news."""
+        """Whether an attempt that failed is worth another one.
+
+        It is if nothing of it can have taken effect, and the node may be reached now.
+        """
         if connection is None:
-            return self.discovery.moved(node)
+            return self.discovery.replaced(node)
         if connection.reused and not connection.answered and not is_silence(error):
             node.forget()
             return request.repeatable
         return False
 
-    def _failed(self, node: Member, request: Request, error: Exception, trial: bool, *, connected: bool) -> Refusal:
-        """The end of an exchange that failed: what the breaker, the observation, the log and the client are told."""
+    def _failed(
+        self,
+        node: Member,
+        request: Request,
+        error: Exception,
+        connection: Connection | None,
+        *,
+        trial: bool,
+    ) -> Refusal:
+        """The end of an exchange that failed.
+
+        It tells the breaker, the observation and the log, and gives what the client is told.
+        """
         current.get().failed(node.name)
         if isinstance(error, Unusable):
             if trial:
                 node.breaker.abandoned()
             return unavailable(str(error))
-        if trial or not connected or is_silence(error):
+        if trial or connection is None or is_silence(error):
             node.breaker.failed(reason(error))
             node.forget()
-        if not connected:
+        if connection is None:
             return unavailable(f"The node of this id can't be asked: {reason(error)}.")
         log.warning("%s %s: node %s: %s", request.method, request.path, node.name, error)
         return unavailable("The node of this id broke off; try again.")
 
-    def _mended(self, node: Member, connection: Connection, reply: Reply, upload: Upload | None) -> bool:
-        """Whether the reason of a refusal is gone, so that the request is worth sending again, and can be."""
+    def _mended(
+        self, node: Member, connection: Connection, reply: Reply, upload: Upload | None
+    ) -> bool:
+        """Whether the reason of a refusal is gone, and the request can be sent again."""
         if reply.status not in (400, 403, 404) or (upload is not None and upload.spent):
             return False
-        if reply.code in KEY_REFUSED and self.discovery.moved(node):
+        if reply.code in KEY_REFUSED and self.discovery.replaced(node):
             connection.close()
             return True
         if reply.code == "NoSuchBucket" and upload is not None:
@@ -160,15 +194,15 @@ class Upstream:
         return False
 
     def acknowledge(self, object_id: str, node: Member, view: View) -> None:
-        """Raises Moved for a write that went to a node which may not be the owner any more."""
+        """Raises OwnerChanged where the node that took a write may not be the owner any more."""
         if not node.standing.leased:
             try:
                 node.release(acquire(node))
             except (Unusable, OSError, UpstreamError):
-                raise Moved from None
+                raise OwnerChanged from None
         now = self.directory.current_view()
         if now is not view and (not now.nodes or owner(now.nodes, object_id).name != node.name):
-            raise Moved
+            raise OwnerChanged
 
 
 def is_silence(error: Exception) -> bool:

@@ -17,7 +17,8 @@ from gateway.answers import Refusal
 log = logging.getLogger("objgw")
 
 BLOCK = 256 * 1024  # bytes that an upload is read and sent in
-REPLAYABLE = 64 * 1024  # bytes of an upload that are kept until its answer, so that they can be sent again
+# Bytes of an upload that are kept until its answer, so that they can be sent again.
+REPLAY_BYTES = 64 * 1024
 
 
 class BodyError(Exception):
@@ -42,22 +43,25 @@ def read_client(stream: IO[bytes], size: int) -> bytes:
 
 
 class Upload:
-    """A request's body: `head`, kept so that it can be sent again, and the rest, which passes once."""
+    """A request's body.
+
+    Its first bytes, `head`, are kept, so that they can be sent again. The rest passes once.
+    """
 
     def __init__(self, stream: IO[bytes], length: int) -> None:
         self.length = length
         self.spent = False  # bytes after the head have been read, so that it can't be sent again
         self._stream = stream
-        self.head = b"".join(self._read(min(length, REPLAYABLE)))
+        self.head = b"".join(self._read(min(length, REPLAY_BYTES)))
 
     @property
-    def whole(self) -> bool:
-        """Whether `head` is all of it."""
+    def replayable(self) -> bool:
+        """Whether `head` is all of it, so that it can be sent again."""
         return len(self.head) == self.length
 
     def rest(self) -> Iterator[bytes]:
         """The blocks after `head`. Raises BodyError when the client breaks off."""
-        self.spent = not self.whole
+        self.spent = not self.replayable
         return self._read(self.length - len(self.head))
 
     def _read(self, size: int) -> Iterator[bytes]:
@@ -76,10 +80,12 @@ def upload_of(body: bytes) -> Upload:
 
 
 def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:
-    """Reads a body of unknown length into a temporary file, because S3 wants the length before the body.
+    """Reads a body of unknown length into a temporary file.
 
-    Gives the file (small ones stay in memory) and its length; reads no further than one block above `maximum` bytes.
-    Raises Refusal (507) where the disk is full.
+    S3 wants the length before the body.
+
+    Gives the file (small ones stay in memory) and its length; reads no further than one block above
+    `maximum` bytes. Raises Refusal (507) where the disk is full.
     """
     file = tempfile.SpooledTemporaryFile(max_size=BLOCK)  # noqa: SIM115 - it lives as long as the request
     length = 0

@@ -1,8 +1,9 @@
 """The breaker of a node: after a failure nobody asks it for a while, then one request tries.
 
     CLOSED      every request goes to the node
-    OPEN        none does: it couldn't be reached or didn't answer, less than `pause` seconds ago
-    HALF_OPEN   one request, the trial, is on its way to it, and the others are refused until its end
+    OPEN        no request does: less than `pause` seconds ago the node couldn't be reached, or it
+                didn't answer
+    HALF_OPEN   one request, the trial, is on its way to it; until its end the others are refused
 
                 failed                       pause is over
     CLOSED ──────────────────▶ OPEN ─────────────────────────▶ HALF_OPEN
@@ -37,7 +38,10 @@ class Breaker:
     """The breaker of one node, in one worker."""
 
     def __init__(self, name: str, pause: float, longest: float) -> None:
-        """`pause` is the seconds from a failure to a trial, `longest` those that a request may take to fail."""
+        """`pause` is the seconds from a failure to a trial.
+
+        `longest` is the seconds that a request may take to fail.
+        """
         self.state = State.CLOSED
         self._name, self._pause, self._longest = name, pause, longest
         self._until = 0.0  # monotonic time at which the state, other than CLOSED, is over

@@ -1,7 +1,13 @@
 """One HTTP/1.1 exchange with a node, over a bare socket.
 
-A `Connection` has a minimal parser of answers: a client library would cost several times as much (bench/README.md).
-Nothing here decides whether a request is repeated, or what a client is told.
+A `Connection` sends bytes and reads one answer at a time. Its parser takes what servers of S3 send
+and nothing else: an answer that isn't HTTP/1.1 to the letter, or has no length, is an error, and
+the connection isn't used again. A client library would cost several times as much
+(bench/README.md).
+
+All that can go wrong comes as an UpstreamError. `answered` says whether a byte of an answer had
+come by then, and the error's cause whether the node was silent. From that others decide whether the
+request is sent again, and what a client is told.
 """
 
 from __future__ import annotations
@@ -21,22 +27,30 @@ from gateway.s3.headers import IF_MATCH
 ANSWER_HEAD_MAX = 64 * 1024  # bytes of a node's status line and headers
 ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
 
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110, 5.5: no part of a header's value, but for the tab
+# These are no part of a header's value (RFC 9110, 5.5); the tab is.
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 DIGITS = re.compile(r"[0-9]{1,18}")
 STATUS_LINE = re.compile(r"HTTP/1\.1 ([1-9][0-9]{2})(?: .*)?")  # RFC 9112, 4
 NAME = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.1
 ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
-# What servers say where there is no room: MinIO on a large disk, MinIO and Ceph at the end of a quota.
+# What servers say where there is no room: MinIO on a large disk, MinIO and Ceph at the end of a
+# quota.
 FULL = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
 
 
 class UpstreamError(Exception):
-    """A node broke off, was silent for too long, or sent what isn't HTTP. Text for the log, not for clients."""
+    """A node broke off, was silent for too long, or sent what isn't HTTP.
+
+    The text is for the log, not for clients. The cause is a TimeoutError where it was silent.
+    """
 
 
 class Request(NamedTuple):
-    """What is asked of a node. Header names are in lower case; a path has nothing that would need escaping, and a query
-    after it is sorted."""
+    """What is asked of a node.
+
+    The names of headers are in lower case. The path has nothing that would need to be escaped. A
+    query after it is sorted by its names.
+    """
 
     method: str
     path: str
@@ -46,26 +60,33 @@ class Request(NamedTuple):
 
     @property
     def careful(self) -> bool:
-        """Whether the body is sent only after the node's `100 Continue` (RFC 9110, 10.1.1), so that a dead connection
-        or a rejected key shows while it can still be sent elsewhere: a body that can't be sent twice, or mustn't be,
-        because a second create-only PUT would fail on the first. Never of an empty body, of which a server sends its
-        answer at once after the 100, or without one: RFC 9110 forbids it.
+        """Whether the body is sent only after the node's `100 Continue` (RFC 9110, 10.1.1).
+
+        So a dead connection or a rejected key shows while the body can still be sent elsewhere.
+        That matters for a body that can't be sent twice, and for one that mustn't be: a second
+        create-only PUT would fail on the first. An empty body is never waited for: RFC 9110
+        forbids it.
         """
         if self.upload is None or not self.upload.length:
             return False
-        return not self.upload.whole or not self.headers.keys().isdisjoint(IF_MATCH)
+        return not self.upload.replayable or not self.headers.keys().isdisjoint(IF_MATCH)
 
     @property
     def repeatable(self) -> bool:
-        """Whether it may be sent again where nobody knows whether the node has read it: its effect is the same twice,
-        or the node hasn't asked for the body yet. A create-only PUT would fail on itself, and be told that it failed.
+        """Whether it may be sent again where nobody knows whether the node has read it.
+
+        Its effect is the same twice, or the node hasn't asked for the body yet. A create-only PUT
+        would fail on itself, and its client be told that it failed.
         """
         return self.upload is None or self.careful or self.headers.keys().isdisjoint(IF_MATCH)
 
 
 @dataclass(slots=True)
 class Reply:
-    """A node's answer: status, headers with names in lower case, what came of the body and how much is to come."""
+    """A node's answer.
+
+    The names of its headers are in lower case. `body` is what has come of the body so far.
+    """
 
     status: int
     headers: dict[str, str]
@@ -80,7 +101,10 @@ class Reply:
 
     @property
     def full(self) -> bool:
-        """Whether the node refuses because there is no room; on a small disk MinIO calls that an internal error."""
+        """Whether the node refuses because it has no room left.
+
+        On a small disk MinIO calls that an internal error.
+        """
         return self.status == 507 or self.code in FULL or b"no space left on device" in self.body
 
 
@@ -116,10 +140,14 @@ class Connection:
         return data
 
     def receive_into(self, pipe: int, size: int) -> int:
-        """Moves the next bytes, at most `size`, into an empty pipe without copying them (splice(2)); how many."""
+        """Moves the next bytes, at most `size`, into an empty pipe, and says how many.
+
+        They aren't copied (splice(2)).
+        """
         while True:
             try:
-                if not self.sock.recv(1, socket.MSG_PEEK):  # waits for them, as long as receive() would
+                # This waits for them, as long as receive() would.
+                if not self.sock.recv(1, socket.MSG_PEEK):
                     raise UpstreamError("the node closed the connection")
                 return os.splice(self.sock.fileno(), pipe, size, flags=os.SPLICE_F_NONBLOCK)
             except BlockingIOError:
@@ -128,7 +156,10 @@ class Connection:
                 raise UpstreamError(f"receiving: {error}") from error
 
     def reply(self, method: str) -> Reply:
-        """Reads status, headers and what came with them; of an error or an empty answer, everything."""
+        """Reads status, headers and what came with them.
+
+        Of an error and of an empty answer it reads everything.
+        """
         data = self.receive(65536)
         while (end := data.find(b"\r\n\r\n")) < 0:
             if len(data) > ANSWER_HEAD_MAX:
@@ -138,7 +169,9 @@ class Connection:
             reply = parse_reply(data[:end].decode("latin-1"), data[end + 4 :], method)
         except ValueError as error:
             raise UpstreamError(f"not an HTTP answer: {data[:80]!r}") from error
-        if "close" in [option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")]:
+        if "close" in [
+            option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")
+        ]:
             self.usable = False  # RFC 9112, 9.6: also among others
         if reply.status >= 300:
             while reply.left:

@@ -1,6 +1,12 @@
 """A node at one address: its pool of kept connections, and one signed, streamed request to it.
 
-Nothing here decides whether a request is repeated, or what a client is told: that is `gateway.objects`'.
+The pool has connections that wait for a next request. They are used again within `KEPT_SECONDS`;
+where one turns out to be closed, the others are as old and are closed as well. When the source
+names another endpoint for the node, everything is closed, also what is in use: from a container
+that was stopped nothing more comes.
+
+Nothing here decides whether a request is sent again, or what a client is told: that is for
+`gateway.objects`. Whether the node may be asked at all is for `gateway.nodes.acquire`.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ from gateway.answers import unavailable
 from gateway.s3.body import Upload
 from gateway.s3.breaker import Breaker
 from gateway.s3.connection import Connection, Reply, Request, UpstreamError
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.s3.signing import Signer
 from gateway.settings import Settings
 
@@ -21,33 +27,35 @@ KEPT_SECONDS = 20.0  # that a connection may wait in a pool; MinIO closes it aft
 
 
 class Node:
-    """A node at one address with one pair of keys: its pool of connections, its signatures and its breaker.
+    """A node at one endpoint: its pool of connections, its signatures and its breaker.
 
-    It is replaced, not changed, when Docker says something else of its name.
+    It knows nothing of layouts. `gateway.nodes.member.Member` is the same with what the node's
+    record says, and is what gateways use; `objgwctl` uses this class as it is.
     """
 
-    def __init__(self, record: NodeRecord, settings: Settings) -> None:
-        self.record = record
-        self.name = record.name
-        self.host = record.host
+    def __init__(self, endpoint: Endpoint, settings: Settings) -> None:
+        self.endpoint = endpoint
+        self.name = endpoint.name
+        self.host = endpoint.host
         self.ready = False  # its bucket is known to be there
         longest = settings.connect_timeout + settings.node_timeout
-        self.breaker = Breaker(record.name, settings.breaker_seconds, longest)
+        self.breaker = Breaker(endpoint.name, settings.breaker_seconds, longest)
         self.node_timeout = settings.node_timeout  # seconds
         self.records_bucket = settings.records_bucket
         self._settings = settings
-        self._signer = Signer(record)
-        self._idle: list[Connection] = []  # the last one used is used next, so that others can grow old and go
+        self._signer = Signer(endpoint)
+        # The last one used is used next, so that others can grow old and go.
+        self._idle: list[Connection] = []
         self._waiting: dict[Connection, Request] = {}  # those in use on which no answer has come
         self.downloads: set[Connection] = set()  # those in use by the body of an answer
         self.connecting = 0  # requests that have no connection yet
-        self.closed = False  # Docker says something else of its name by now
+        self.closed = False  # the source names another endpoint for its name by now
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Node) and self.record == other.record
+        return isinstance(other, Node) and self.endpoint == other.endpoint
 
     def __hash__(self) -> int:
-        return hash(self.record)
+        return hash(self.endpoint)
 
     # -- connections
 
@@ -69,10 +77,11 @@ class Node:
         """A new connection. Raises OSError, also where the node isn't running."""
         if self.host is None:
             raise ConnectionRefusedError("it isn't running")
-        sock = socket.socket(socket.AF_INET)  # create_connection() would ask a resolver, in a thread, for an address
+        # create_connection() would ask a resolver, in a thread, for an address.
+        sock = socket.socket(socket.AF_INET)
         try:
             sock.settimeout(self._settings.connect_timeout)
-            sock.connect((self.host, self.record.port))
+            sock.connect((self.host, self.endpoint.port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except BaseException:
             sock.close()
@@ -107,14 +116,20 @@ class Node:
             self.release(connection)
 
     def close(self) -> None:
-        """Closes the kept connections and ends those in use: from a container that was stopped nothing more comes."""
+        """Closes the kept connections and ends those in use.
+
+        From a container that was stopped nothing more comes.
+        """
         self.closed = True
         self.forget()
         for connection in [*self._waiting, *self.downloads]:
             connection.end()
 
     def forget(self) -> None:
-        """Closes the kept connections: one of them was found dead, so the others most likely are."""
+        """Closes the kept connections.
+
+        One of them was found dead, and the others are as old.
+        """
         while self._idle:
             self._idle.pop().close()
 
@@ -123,8 +138,8 @@ class Node:
     def exchange(self, connection: Connection, request: Request) -> Reply:
         """One request and its answer, whose body may still have to be received.
 
-        Before the first upload it makes the bucket; where that is refused, the answer is that. Raises UpstreamError,
-        and BodyError when the client breaks off.
+        Before the first upload it makes the bucket; where that is refused, the answer is that.
+        Raises UpstreamError, and BodyError when the client breaks off.
         """
         self._waiting[connection] = request
         try:
@@ -173,6 +188,11 @@ class Node:
 
     def make_bucket(self, connection: Connection) -> Reply:
         """Makes the bucket unless it is there; `ready` says whether it is. Raises UpstreamError."""
-        reply = self._exchange(connection, Request("PUT", f"/{self._settings.bucket}", upload=Upload(io.BytesIO(), 0)))
-        self.ready = reply.status == 200 or reply.code in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists")
+        reply = self._exchange(
+            connection, Request("PUT", f"/{self._settings.bucket}", upload=Upload(io.BytesIO(), 0))
+        )
+        self.ready = reply.status == 200 or reply.code in (
+            "BucketAlreadyOwnedByYou",
+            "BucketAlreadyExists",
+        )
         return reply

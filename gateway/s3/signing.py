@@ -10,7 +10,7 @@ import hmac
 import time
 
 from gateway.s3.connection import Request
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.s3.headers import PAYLOAD_DIGEST
 
 UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -19,19 +19,21 @@ UNSIGNED = "UNSIGNED-PAYLOAD"
 class Signer:
     """Signs the requests to one node."""
 
-    def __init__(self, record: NodeRecord) -> None:
-        self._record = record
-        self._authority = f"{record.host}:{record.port}"
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._authority = f"{endpoint.host}:{endpoint.port}"
         self._second = 0
-        self._stamp = self._scope = self._credential = self._to_sign = self._plain_signed = self._plain_sent = ""
+        self._stamp = self._scope = self._credential = self._to_sign = self._plain_signed = (
+            self._plain_sent
+        ) = ""
         self._signing_key = b""
 
     def head(self, request: Request) -> bytes:
-        """Request line and headers, with a signature that covers path, host, time and every x-amz-* header.
+        """A request's line and headers, with the signature.
 
-        The body isn't hashed, unless the client has sent its hash: the way to the node is a Docker network, and the
-        length is checked.
-        https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
+        It covers path, host, time and every x-amz-* header. The body isn't hashed, unless the
+        client has sent its hash: the way to the node is a Docker network, and the length is
+        checked.
         """
         now = int(time.time())
         if now != self._second:
@@ -40,8 +42,14 @@ class Signer:
         if request_id:
             request_id = f"x-request-id: {request_id}\r\n"
         if not headers and upload is None and "?" not in path:
-            digest = hashlib.sha256(f"{method}\n{path}{self._plain_signed}".encode("latin-1")).hexdigest()
-            return f"{method} {path}{self._plain_sent}{self._sign(digest)}\r\n{request_id}\r\n".encode("latin-1")
+            digest = hashlib.sha256(
+                f"{method}\n{path}{self._plain_signed}".encode("latin-1")
+            ).hexdigest()
+            return (
+                f"{method} {path}{self._plain_sent}{self._sign(digest)}\r\n{request_id}\r\n".encode(
+                    "latin-1"
+                )
+            )
         signed = {"host": self._authority, PAYLOAD_DIGEST: UNSIGNED, "x-amz-date": self._stamp}
         sent = "".join([f"{name}: {value}\r\n" for name, value in {**signed, **headers}.items()])
         for name, value in headers.items():
@@ -57,31 +65,37 @@ class Signer:
         resource = path.replace("?", "\n", 1) if "?" in path else f"{path}\n"
         canonical = f"{method}\n{resource}\n{fields}\n{listed}\n{signed[PAYLOAD_DIGEST]}"
         digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
-        authorization = f"{self._credential}, SignedHeaders={listed}, Signature={self._sign(digest)}"
-        return f"{method} {path} HTTP/1.1\r\n{sent}authorization: {authorization}\r\n{request_id}\r\n".encode("latin-1")
+        authorization = (
+            f"{self._credential}, SignedHeaders={listed}, Signature={self._sign(digest)}"
+        )
+        lines = f"{method} {path} HTTP/1.1\r\n{sent}authorization: {authorization}\r\n"
+        return f"{lines}{request_id}\r\n".encode("latin-1")
 
     def _sign(self, digest: str) -> str:
         """The signature of a canonical request with this digest."""
         return hmac.digest(self._signing_key, f"{self._to_sign}{digest}".encode(), "sha256").hex()
 
     def _tick(self, now: int) -> None:
-        """Renews the time stamp, what follows from it, and the signing key, which is good for a day."""
+        """Renews the time stamp, what follows from it, and the signing key of the day."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
-        scope = f"{stamp[:8]}/{self._record.region}/s3/aws4_request"
+        scope = f"{stamp[:8]}/{self._endpoint.region}/s3/aws4_request"
         if scope != self._scope:
-            key = f"AWS4{self._record.secret_key}".encode()
+            key = f"AWS4{self._endpoint.secret_key}".encode()
             for part in scope.split("/"):
                 key = hmac.digest(key, part.encode(), "sha256")
             self._signing_key = key
         self._second, self._stamp, self._scope = now, stamp, scope
         self._to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n"
-        self._credential = f"AWS4-HMAC-SHA256 Credential={self._record.access_key}/{scope}"
-        # All of a request without headers of its own but for its method and path, as head() makes it.
+        self._credential = f"AWS4-HMAC-SHA256 Credential={self._endpoint.access_key}/{scope}"
+        # A request without headers of its own differs from others in method and path alone, so
+        # that the rest of what head() makes is kept.
         host, listed = self._authority, "host;x-amz-content-sha256;x-amz-date"
         self._plain_signed = (
-            f"\n\nhost:{host}\nx-amz-content-sha256:{UNSIGNED}\nx-amz-date:{stamp}\n\n{listed}\n{UNSIGNED}"
+            f"\n\nhost:{host}\nx-amz-content-sha256:{UNSIGNED}\nx-amz-date:{stamp}\n\n"
+            f"{listed}\n{UNSIGNED}"
         )
         self._plain_sent = (
-            f" HTTP/1.1\r\nhost: {host}\r\nx-amz-content-sha256: {UNSIGNED}\r\nx-amz-date: {stamp}\r\n"
+            f" HTTP/1.1\r\nhost: {host}\r\n"
+            f"x-amz-content-sha256: {UNSIGNED}\r\nx-amz-date: {stamp}\r\n"
             f"authorization: {self._credential}, SignedHeaders={listed}, Signature="
         )

@@ -1,1 +1,4 @@
-"""The gunicorn worker. Nothing in here knows of objects; the application runs under any other WSGI server as well."""
+"""The gunicorn worker.
+
+Nothing in here knows of objects; the application runs under any other WSGI server as well.
+"""

@@ -1,7 +1,7 @@
 """A request's body, at the pace that a client must keep.
 
-`100 Continue` is sent when the application first reads the body, not before it has seen the request, so that an upload
-that is refused is never sent (RFC 9110, 10.1.1).
+`100 Continue` is sent when the application first reads the body, not before it has seen the
+request, so that an upload that is refused is never sent (RFC 9110, 10.1.1).
 """
 
 from __future__ import annotations
@@ -59,10 +59,12 @@ class RequestBody:
         return bytes(self._body.read(size))
 
     def read1(self, size: int) -> bytes:
-        """What has come of the body, at most `size` bytes; none only at its end, or when the client has gone.
+        """What has come of the body, at most `size` bytes.
 
-        A body with a length goes straight from the socket to the application. gunicorn's own `read` copies each byte
-        through three buffers, of up to 1 MiB.
+        It is empty only at the body's end, or when the client has gone.
+
+        A body with a length goes straight from the socket to the application. gunicorn's own `read`
+        copies each byte through three buffers, of up to 1 MiB.
         """
         self._ask()
         reader = self._body.reader

@@ -1,9 +1,9 @@
 """The short way of a plain request past gunicorn's parser.
 
-A plain request is `GET`, `HEAD` or `DELETE` without a body, on a connection that has had a request. What is short about
-its way is the request line, by one strict expression, and that headers which are byte for byte those of the request
-before aren't parsed again; all others, and every request that is in any way odd, go to gunicorn's parser, unread. So
-there is one judge of what is HTTP.
+A plain request is `GET`, `HEAD` or `DELETE` without a body, on a connection that has had a request.
+What is short about its way is the request line, by one strict expression, and that headers which
+are byte for byte those of the request before aren't parsed again; all others, and every request
+that is in any way odd, go to gunicorn's parser, unread. So there is one judge of what is HTTP.
 """
 
 from __future__ import annotations
@@ -19,12 +19,16 @@ from gunicorn.http import errors
 
 from gateway.server.response import Response
 
-# A plain request: nothing of its line has to be decoded, its method needs no body, and it has no header by which a
-# request ends elsewhere than after its headers, or its connection goes on otherwise.
+# A plain request: nothing of its line has to be decoded, its method needs no body, and it has no
+# header by which a request ends elsewhere than after its headers, or its connection goes on
+# otherwise.
 PLAIN = re.compile(rb"(GET|HEAD|DELETE) (/[0-9A-Za-z/]{0,1000}) HTTP/1\.1\r\n")
 PLAIN_MAX = 8192  # bytes that are read at once, and so of a plain request
-# A name or an address, and a port (RFC 9112, 3.2; RFC 3986, 3.2.2). Without the comma that a list of hosts would have.
-HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?")
+# A name or an address, and a port (RFC 9112, 3.2; RFC 3986, 3.2.2). Without the comma that a list
+# of hosts would have.
+HOST = re.compile(
+    r"(?:\[[0-9A-Fa-f:.]+\]|(?:[A-Za-z0-9._~!$&'()*+;=-]|%[0-9A-Fa-f]{2})*)(?::[0-9]*)?"
+)
 FRAMING = frozenset({"CONNECTION", "CONTENT-LENGTH", "EXPECT", "TRANSFER-ENCODING", "UPGRADE"})
 
 
@@ -42,9 +46,12 @@ class Serves(Protocol):
 
 
 def handle_plain(worker: Serves, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-    """Serves the plain requests that follow; the first other one it leaves to gunicorn's parser, unread.
+    """Serves the plain requests that follow.
 
-    Clients send the same headers again and again, so those of the request before are kept with what came of them.
+    The first other one it leaves to gunicorn's parser, unread.
+
+    Clients send the same headers again and again, so those of the request before are kept with what
+    came of them.
     """
     hub: Any = gevent.get_hub()
     readable = hub.loop.io(sock.fileno(), 1)
@@ -54,7 +61,8 @@ def handle_plain(worker: Serves, listener_name: Any, req: Any, sock: Any, addr: 
     try:
         while True:
             if data:
-                gevent.sleep(0)  # a connection that always has a next request would keep the others waiting
+                # A connection that always has a next request would keep the others waiting.
+                gevent.sleep(0)
             else:
                 with idle:
                     hub.wait(readable)  # before trying to read: it is the others' turn, too
@@ -71,8 +79,8 @@ def handle_plain(worker: Serves, listener_name: Any, req: Any, sock: Any, addr: 
             if environ is None:
                 return
             data = data[end + 4 :]
-            method = line[1].decode()
-            own = {"REQUEST_METHOD": method, "PATH_INFO": line[2].decode(), "wsgi.input": io.BytesIO()}
+            method, path = line[1].decode(), line[2].decode()
+            own = {"REQUEST_METHOD": method, "PATH_INFO": path, "wsgi.input": io.BytesIO()}
             response = Response(sock, worker.client_timeout, method, None, closes=not worker.alive)
             worker.respond({**environ, **own}, response)
             if response.closes:
@@ -92,19 +100,25 @@ def plain(req: Any, block: bytes) -> Any:
     alike.method, alike.version, alike.path, alike.query, alike.body = "GET", (1, 1), "/", "", None
     try:
         alike.headers = alike.parse_headers(block)
-        check(alike)
+        check_request(alike)
     except errors.ParseException:
         return None
     return alike if FRAMING.isdisjoint(name for name, _ in alike.headers) else None
 
 
-def check(req: Any) -> None:
-    """What gunicorn's parser leaves open. Raises errors.InvalidHeader and errors.InvalidRequestLine."""
+def check_request(req: Any) -> None:
+    """What gunicorn's parser leaves open.
+
+    Raises errors.InvalidHeader and errors.InvalidRequestLine.
+    """
     hosts = [value for name, value in req.headers if name == "HOST"]
-    if not all(map(HOST.fullmatch, hosts)) or (req.version >= (1, 1) and not hosts):  # RFC 9112, 3.2
+    # A Host header is needed (RFC 9112, 3.2).
+    if not all(map(HOST.fullmatch, hosts)) or (req.version >= (1, 1) and not hosts):
         raise errors.InvalidHeader("HOST", req=req)
     if "#" in req.uri:  # RFC 9112, 3.2: a target has no fragment, which the parser would cut off
         raise errors.InvalidRequestLine(req.uri)
-    options = ",".join(value for name, value in req.headers if name == "CONNECTION").lower().split(",")
+    options = (
+        ",".join(value for name, value in req.headers if name == "CONNECTION").lower().split(",")
+    )
     if "close" in [option.strip() for option in options]:  # RFC 9112, 9.6: also among others
         req.force_close()

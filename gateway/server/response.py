@@ -1,7 +1,8 @@
 """An answer on its way to the client, at the pace that the client must keep.
 
-A large body needn't pass through the process: `Response.relay` sends it out of a pipe. After an answer that left some
-of the request's body unread, the connection closes in two steps, so that the client gets the answer (RFC 9112, 9.6).
+A large body needn't pass through the process: `Response.relay` sends it out of a pipe. After an
+answer that left some of the request's body unread, the connection closes in two steps, so that the
+client gets the answer (RFC 9112, 9.6).
 """
 
 from __future__ import annotations
@@ -22,13 +23,17 @@ LINGER_SECONDS = 2.0  # that a client may take to read an answer to an upload it
 
 
 class Response:
-    """An answer on its way to the client: PEP 3333's `start_response` and `write`. It must have a Content-Length.
+    """An answer on its way to the client: PEP 3333's `start_response` and `write`.
 
-    Its headers are sent together with the first block of its body: one packet less for a small object. It says that
-    the connection closes when the request's body wasn't read to its end.
+    It must have a Content-Length.
+
+    Its headers are sent together with the first block of its body: one packet less for a small
+    object. It says that the connection closes when the request's body wasn't read to its end.
     """
 
-    def __init__(self, sock: Any, patience: float, method: str, body: RequestBody | None, *, closes: bool) -> None:
+    def __init__(
+        self, sock: Any, patience: float, method: str, body: RequestBody | None, *, closes: bool
+    ) -> None:
         self.closes = closes  # the connection does after this answer
         self.begun = False
         self._sock = sock
@@ -38,8 +43,13 @@ class Response:
         self._status = self._fields = ""
         self._left = 0  # bytes of the answer's body still to come
 
-    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Callable[..., None]:
-        """As in PEP 3333. Raises ValueError where there is no length, or a header would end its line."""
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
+    ) -> Callable[..., None]:
+        """As in PEP 3333.
+
+        Raises ValueError where there is no length, or a header would end its line.
+        """
         if exc_info and self.begun:
             raise exc_info[1].with_traceback(exc_info[2])
         length = None
@@ -49,7 +59,11 @@ class Response:
         if self._method == "HEAD" or status.startswith(("204", "304")):
             length = 0
         fields = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        if length is None or not fields.count("\r") == fields.count("\n") == len(headers) or "\0" in fields:
+        if (
+            length is None
+            or not fields.count("\r") == fields.count("\n") == len(headers)
+            or "\0" in fields
+        ):
             raise ValueError(f"no answer that can be sent: {status} {headers}")
         self._status, self._fields, self._left = status, fields, length
         return self.write
@@ -84,7 +98,10 @@ class Response:
             due -= sent
 
     def end(self) -> None:
-        """Sends what is still to be sent; after an answer that is too short the connection closes."""
+        """Sends what is still to be sent.
+
+        After an answer that is too short the connection closes.
+        """
         if not self.begun:
             self._send(self._head())
         self.closes = self.closes or self._left > 0 or self._cut
@@ -98,14 +115,18 @@ class Response:
         self.begun = True
         self.closes = self.closes or self._cut
         connection = "close" if self.closes else "keep-alive"
-        head = f"HTTP/1.1 {self._status}\r\nDate: {http_date()}\r\nConnection: {connection}\r\n{self._fields}\r\n"
+        head = (
+            f"HTTP/1.1 {self._status}\r\nDate: {http_date()}\r\n"
+            f"Connection: {connection}\r\n{self._fields}\r\n"
+        )
         return head.encode("latin-1")
 
     def _send(self, data: bytes) -> None:
         """Raises TimeoutError when the client doesn't keep the pace."""
         self._sock.settimeout(self._patience)  # sendall() takes it for all that it is given
         try:
-            sent = self._sock.send(data, 0, 0.0)  # all, mostly; the third argument is gevent's: don't wait
+            # Mostly it takes all. The third argument is gevent's, and says not to wait.
+            sent = self._sock.send(data, 0, 0.0)
         except BlockingIOError:
             sent = 0
         if sent < len(data):
@@ -126,7 +147,10 @@ _date: list[Any] = [0, ""]
 
 
 def linger(sock: Any) -> None:
-    """Closes the sending side and lets the client read: closing with bytes unread would reset what was sent."""
+    """Closes the sending side and lets the client read.
+
+    To close with bytes unread would reset the connection, and what was sent would be lost.
+    """
 
     def discard() -> None:
         while sock.recv(65536):

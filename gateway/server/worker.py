@@ -1,12 +1,14 @@
 """The gunicorn worker: what a gateway needs of a server and gunicorn's gevent worker leaves open.
 
 - The body of a request and that of an answer have rules of their own: `body`, `response`.
-- A client must keep a pace: `client_timeout` seconds for each 64 KiB of a body, either way, or for what is left of it.
-  One that is slower loses its connection; until then it costs a greenlet and no more than a block of memory.
-- A large body needn't pass through the process: `objgw.relay` in the environment, a function of a pipe and a number,
-  sends the next so many bytes of the answer out of the pipe.
+- A client must keep a pace: `client_timeout` seconds for each 64 KiB of a body, either way, or for
+  what is left of it. One that is slower loses its connection; until then it costs a greenlet and no
+  more than a block of memory.
+- A large body needn't pass through the process: `objgw.relay` in the environment, a function of a
+  pipe and a number, sends the next so many bytes of the answer out of the pipe.
 - One address can't have all connections.
-- When the worker is told to stop, connections that wait for a request close at once; only requests are waited for.
+- When the worker is told to stop, connections that wait for a request close at once; only requests
+  are waited for.
 - Requests that aren't HTTP are refused with problem details (RFC 9457), as all others are.
 - Plain requests take a short way past gunicorn's parser: `fastpath`.
 """
@@ -28,13 +30,14 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from gateway.answers import Refusal, unavailable
 from gateway.server.body import RequestBody
-from gateway.server.fastpath import check, handle_plain
+from gateway.server.fastpath import check_request, handle_plain
 from gateway.server.response import Response, linger
 
 ACCEPTED = 8  # connections at once
 
-# What gunicorn's parser raises for what isn't HTTP; everything else that a request makes it raise is 400.
-STATUS = (
+# What gunicorn's parser raises for what isn't HTTP; everything else that a request makes it raise
+# is 400.
+STATUS_OF_ERROR = (
     (errors.LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
     (errors.LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
     (errors.ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
@@ -45,7 +48,9 @@ STATUS = (
 
 
 class Idle:
-    """The time in which a request must come. The worker wakes whoever is in it for too long with StopIteration.
+    """The time in which a request must come.
+
+    The worker wakes whoever is in it for too long with StopIteration.
 
     A timer for each request would do the same and cost more: bench/README.md.
     """
@@ -69,15 +74,21 @@ class Worker(GeventWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.idle: dict[Any, float] = {}  # greenlets whose connections wait for a request, and until when
+        # The greenlets whose connections wait for a request, and until when.
+        self.idle: dict[Any, float] = {}
         self.connections: Counter[str] = Counter()  # by the client's address
         self.server_class = self.server
-        self.base_environ = {**wsgi.base_environ(self.cfg), "SCRIPT_NAME": "", "wsgi.multithread": True}
+        self.base_environ = {
+            **wsgi.base_environ(self.cfg),
+            "SCRIPT_NAME": "",
+            "wsgi.multithread": True,
+        }
 
     def server(self, listener: Any, *, spawn: Any, **options: Any) -> StreamServer:
-        """What accepts connections; gunicorn's own takes one in each round of the event loop, which is slow under load.
+        """What accepts connections.
 
-        It takes several, but not all that wait: the workers share them.
+        gunicorn's own takes one connection in each round of the event loop, which is slow under
+        load. This one takes several, but not all that wait, because the workers share them.
         """
         ssl_args = {name: options[name] for name in ("ssl_context",) if name in options}
         server = StreamServer(listener, partial(self.handle, listener), spawn=spawn, **ssl_args)
@@ -85,7 +96,8 @@ class Worker(GeventWorker):
         return server
 
     def run(self) -> None:
-        gevent.get_hub().NOT_ERROR += (ssl.SSLError,)  # a client that doesn't speak TLS isn't worth a stack trace
+        # A client that doesn't speak TLS isn't worth a stack trace.
+        gevent.get_hub().NOT_ERROR += (ssl.SSLError,)
         gevent.spawn(self.close_idle)
         super().run()
 
@@ -94,7 +106,10 @@ class Worker(GeventWorker):
         return Idle(self.cfg.keepalive, self.idle)
 
     def close_idle(self) -> None:
-        """Closes connections whose request doesn't come in time; once the worker is to stop, all that wait for one."""
+        """Closes connections whose request doesn't come in time.
+
+        Once the worker is to stop, it closes all that wait for a request.
+        """
         loop: Any = gevent.get_hub().loop
         while True:
             now = time.monotonic()
@@ -104,9 +119,10 @@ class Worker(GeventWorker):
             gevent.sleep(0.5 if self.alive else 0.1)
 
     def end_wait(self, greenlet: Any, deadline: float) -> None:
-        """Ends a wait, if it is still that one: gevent.kill() would hit the request which has come in between.
+        """Ends a wait, if it is still that one.
 
-        Called by the event loop, so that nothing comes in between here (gevent.Greenlet.throw).
+        gevent.kill() would hit the request which has come in between. This is called by the event
+        loop, so that nothing comes in between (gevent.Greenlet.throw).
         """
         if self.idle.get(greenlet) == deadline:
             greenlet.throw(StopIteration)
@@ -127,9 +143,12 @@ class Worker(GeventWorker):
                 del self.connections[address]
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
-        """Serves a request, and the plain ones after it. Raises StopIteration when the connection is to be closed."""
+        """Serves a request, and the plain ones after it.
+
+        Raises StopIteration when the connection is to be closed.
+        """
         gevent.sleep(0)  # a connection that always has a next request would keep the others waiting
-        check(req)
+        check_request(req)
         body = req.body = RequestBody(req, sock, self.client_timeout)
         closes = req.should_close() or not self.alive
         response = Response(sock, self.client_timeout, req.method, body, closes=closes)
@@ -168,7 +187,10 @@ class Worker(GeventWorker):
             raise StopIteration from None
 
     def environ(self, req: Any, addr: Any, listener_name: Any) -> dict[str, Any]:
-        """The request as PEP 3333 wants it. gunicorn's own also makes an error stream and more for each request."""
+        """The request as PEP 3333 wants it.
+
+        gunicorn's own function also makes an error stream and more for each request.
+        """
         unix = isinstance(listener_name, str)  # then the client has no address
         environ = {
             **self.base_environ,
@@ -185,7 +207,10 @@ class Worker(GeventWorker):
         for name, value in req.headers:
             key = name.replace("-", "_")
             if "_" in name:  # the same key as that of another header, which it mustn't be taken for
-                environ["objgw.underscored"] = [*environ.get("objgw.underscored", ()), f"HTTP_{key}"]
+                environ["objgw.underscored"] = [
+                    *environ.get("objgw.underscored", ()),
+                    f"HTTP_{key}",
+                ]
                 continue
             if key not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
                 key = f"HTTP_{key}"
@@ -193,8 +218,14 @@ class Worker(GeventWorker):
         return environ
 
     def handle_error(self, _req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answers a request that isn't HTTP, or on which the application failed; the connection closes."""
-        status = next((status for kind, status in STATUS if isinstance(exc, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+        """Answers a request that isn't HTTP, or on which the application failed.
+
+        The connection closes then.
+        """
+        status = next(
+            (status for kind, status in STATUS_OF_ERROR if isinstance(exc, kind)),
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+        )
         if status is HTTPStatus.INTERNAL_SERVER_ERROR:
             self.log.exception("Error handling request")
             detail = "The gateway failed; its log says why."

@@ -1,1 +1,1 @@
-"""What is not needed to answer for an object, but to run a gateway: logs, metrics, health, and a page for people."""
+"""What an operator needs and a request doesn't: logs, metrics, health, and a page for people."""

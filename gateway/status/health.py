@@ -1,12 +1,15 @@
 """What one worker finds out for all: whether the nodes live, how they did, and what they hold.
 
-Whether a node lives is what the looks at its record have found, which each worker makes each second anyway. The worker
-that holds the lock `leader` keeps since when that is so, the last minutes' figures and a count of objects, and writes
-them to `watch.json` in the workers' folder, so that all workers say the same. None asks a node because of a request for
-health. When the leader ends, the kernel gives the lock to another, which goes on from the file. Without the folder
-(another WSGI server, a test) a process leads itself.
+Whether a node lives is what the looks at its record have found, which each worker makes each second
+anyway. So no node is asked because of a request for health.
 
-For a node: `CENSUS_PAGES` pages of its list each minute while somebody looks.
+The worker that holds the lock `leader` is the leader. It keeps since when a node's state is so, the
+figures of the last minutes, and a count of objects. It writes them to `watch.json` in the workers'
+folder, so that all workers say the same. When it ends, the kernel gives the lock to another worker,
+which goes on from the file. Where there is no folder (under another WSGI server, in a test), each
+process leads itself.
+
+What it costs a node: `CENSUS_PAGES` pages of its list each minute while somebody looks at the page.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from gateway.nodes.acquire import prove
 from gateway.nodes.member import Member
 from gateway.nodes.view import Directory
 from gateway.s3.connection import Request, UpstreamError
+from gateway.s3.headers import LISTING_PAGE
 from gateway.settings import Settings
 from gateway.status.metrics import Metrics
 
@@ -35,14 +39,16 @@ STALE_SECONDS = 10.0  # after which what the leader wrote says nothing any more
 SAMPLE_SECONDS = 5.0  # between two points of the plot
 SAMPLES = 60  # points of the plot
 CENSUS_SECONDS = 60.0  # between two counts of objects
-LOOKED_SECONDS = 30.0  # after a look at the page, for which objects are counted
-CENSUS_PAGES = 10  # of 1000 objects, read of one node
+VIEWED_SECONDS = 30.0  # after a look at the page, for which objects are counted
+CENSUS_PAGES = 10  # of `LISTING_PAGE` objects, that are read of one node
 
 
 class Watch:
-    """What is known of the nodes besides what requests tell: whether they live, how they did, what they hold.
+    """What is known of the nodes besides what requests tell.
 
-    >>> Watch(Directory(Settings()), Metrics()).seen()["nodes"]     # in any worker, from memory; by name
+    That is: whether they live, how they did, and what they hold.
+
+    >>> Watch(Directory(Settings()), Metrics()).snapshot()["nodes"]     # by name
     {}
     """
 
@@ -51,13 +57,18 @@ class Watch:
         self._folder = metrics.folder
         self._lock: int | None = None  # the descriptor of `leader`, once it is locked
         self._leads = metrics.folder is None
-        self._known: dict[str, Any] = {"at": 0.0, "nodes": {}, "history": {"end": 0.0, "points": []}, "census": {}}
+        self._known: dict[str, Any] = {
+            "at": 0.0,
+            "nodes": {},
+            "history": {"end": 0.0, "points": []},
+            "census": {},
+        }
         self._read = 0.0  # monotonic time of the last reading of the leader's file
         self._totals: list[int] | None = None
-        self._looked = 0.0
-        self._census: threading.Thread | None = None
+        self._viewed = 0.0
+        self._counting: threading.Thread | None = None
 
-    def seen(self) -> dict[str, Any]:
+    def snapshot(self) -> dict[str, Any]:
         """What the leader wrote last. Where that is too old to say anything, no node is known."""
         if not self._leads and time.monotonic() - self._read > TICK_SECONDS / 2:
             self._read = time.monotonic()
@@ -66,9 +77,9 @@ class Watch:
             return {**self._known, "nodes": {}}
         return self._known
 
-    def look(self) -> None:
+    def page_viewed(self) -> None:
         """Notes that somebody looks at the page, so that objects are worth counting."""
-        self._looked = time.time()
+        self._viewed = time.time()
         if self._folder:
             (self._folder / "looked").touch()
 
@@ -83,8 +94,10 @@ class Watch:
         if now - known["history"]["end"] >= SAMPLE_SECONDS:
             self._sample(now)
         if self._wanted(now):
-            self._census = threading.Thread(target=self._count, args=(nodes,), name="objgw-census", daemon=True)
-            self._census.start()
+            self._counting = threading.Thread(
+                target=self._count, args=(nodes,), name="objgw-census", daemon=True
+            )
+            self._counting.start()
         known["at"] = now
         if nodes:  # a leader that has just begun knows none yet
             for name in known["nodes"].keys() - {node.name for node in nodes}:
@@ -98,7 +111,9 @@ class Watch:
         """Whether this worker is the leader by now; it goes on from where the one before it was."""
         assert self._folder
         if self._lock is None:
-            self._lock = os.open(self._folder / "leader", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            self._lock = os.open(
+                self._folder / "leader", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+            )
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -116,7 +131,7 @@ class Watch:
     # -- whether nodes live
 
     def _judge(self, node: Member) -> None:
-        """Notes what the looks at the node's record, the poller's and those of requests, have found."""
+        """Notes a node's state, by the looks at its record: the poller's and requests'."""
         standing = node.standing
         if node.host is None:
             self._note(node, "stopped", "its container doesn't run")
@@ -128,7 +143,10 @@ class Watch:
             self._note(node, "up", None)
 
     def _note(self, node: Member, state: str, error: str | None) -> None:
-        """Keeps the state of a node, since when it is so, and its last error also when it is over."""
+        """Keeps a node's state, since when it is so, and its last error.
+
+        The error stays also when it is over.
+        """
         now = time.time()
         before = self._known["nodes"].get(node.name, {"state": "unknown", "error": None})
         if before["state"] != state:
@@ -145,7 +163,9 @@ class Watch:
         """Adds a point to the plot: requests since the last one, by kind."""
         totals = self._metrics.totals()
         if self._totals:
-            point = [max(0, after - before) for after, before in zip(totals, self._totals, strict=True)]
+            point = [
+                max(0, after - before) for after, before in zip(totals, self._totals, strict=True)
+            ]
             self._known["history"]["points"] = [*self._known["history"]["points"], point][-SAMPLES:]
         self._totals = totals
         self._known["history"]["end"] = now
@@ -154,13 +174,13 @@ class Watch:
 
     def _wanted(self, now: float) -> bool:
         """Whether somebody looks and the last count is old enough."""
-        if self._census and self._census.is_alive():
+        if self._counting and self._counting.is_alive():
             return False
         if self._folder:
             with contextlib.suppress(FileNotFoundError):
-                self._looked = (self._folder / "looked").stat().st_mtime
+                self._viewed = (self._folder / "looked").stat().st_mtime
         counted = max((each["at"] for each in self._known["census"].values()), default=0.0)
-        return now - self._looked < LOOKED_SECONDS and now - counted > CENSUS_SECONDS
+        return now - self._viewed < VIEWED_SECONDS and now - counted > CENSUS_SECONDS
 
     def _count(self, nodes: tuple[Member, ...]) -> None:
         """Counts the objects of each node and their bytes, up to a bound."""
@@ -173,26 +193,27 @@ class Watch:
         self._known["census"] = counted
 
 
-LISTED = re.compile(rb"<Key>([A-Za-z0-9]{1,32})</Key>.*?<Size>(\d+)</Size>", re.DOTALL)
+LISTED_OBJECT = re.compile(rb"<Key>([A-Za-z0-9]{1,32})</Key>.*?<Size>(\d+)</Size>", re.DOTALL)
 
 
 def census(node: Member, settings: Settings) -> tuple[int, int, bool]:
     """The objects of a node, their bytes, and whether there are more than were counted.
 
-    Raises OSError and UpstreamError. https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+    Raises OSError and UpstreamError.
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
     """
     objects, size, after = 0, 0, ""
     connection = prove(node, node.node_timeout)
     try:
         for _ in range(CENSUS_PAGES):
-            query = f"list-type=2&max-keys=1000{after}"
+            query = f"list-type=2&max-keys={LISTING_PAGE}{after}"
             reply = node.exchange(connection, Request("GET", f"/{settings.bucket}?{query}"))
             if reply.status != 200:
                 if reply.code == "NoSuchBucket":
                     return 0, 0, False
                 raise OSError(f"{reply.status} {reply.code}")
             connection.finish(reply)
-            found = LISTED.findall(reply.body)
+            found = LISTED_OBJECT.findall(reply.body)
             objects += len(found)
             size += sum(int(each) for _, each in found)
             if b"<IsTruncated>true" not in reply.body or not found:

@@ -1,4 +1,8 @@
-"""The log: one form for all lines, and the lines of the access log on their way."""
+"""The log: one form for all lines, and the lines of the access log on their way.
+
+The access log is written in pieces, a few times a second, because a write for each line would cost
+more than the line. All other lines are written at once.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +21,12 @@ from gateway.status.observation import current
 
 FLUSH_SECONDS = 0.2  # for which a line of the access log may wait
 FLUSH_LINES = 500  # that may wait
-PIPE_BUF = 4096  # bytes that are written to a pipe at once or not at all (pipe(7)), so that workers' lines don't mingle
+# Bytes that are written to a pipe at once or not at all (pipe(7)), so that the lines of several
+# workers don't mingle.
+PIPE_BUF = 4096
 
-REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")  # what is taken of a client; nothing that a log must escape
+# The ids that are taken of a client have nothing that a log must escape.
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -35,12 +42,18 @@ _stamp: list[Any] = [0, ""]
 
 
 def request_of(record: logging.LogRecord) -> str:
-    """The id of the request in which the gateway logs this; none of what the server says of a connection."""
+    """The id of the request in which the gateway logs this.
+
+    It is empty in what the server says of a connection.
+    """
     return current.get().request_id if record.name.startswith("objgw") else ""
 
 
 class LineFormatter(logging.Formatter):
-    """Log records as lines to read. Control characters of a message are escaped; a traceback keeps its line ends."""
+    """Log records as lines to read.
+
+    Control characters of a message are escaped; a traceback keeps its line ends.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         message = UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", record.getMessage())
@@ -54,7 +67,11 @@ class JsonFormatter(logging.Formatter):
     """Log records as one JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        fields = {"time": stamp(record.created), "level": record.levelname.lower(), "logger": record.name}
+        fields = {
+            "time": stamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
         fields["message"] = record.getMessage()
         if request := request_of(record):
             fields["request"] = request
@@ -64,7 +81,9 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_settings(settings: Settings) -> dict[str, Any]:
-    """What `logging.config.dictConfig` takes: all of gunicorn's and the gateway's records to standard error, one form.
+    """What `logging.config.dictConfig` takes.
+
+    All that gunicorn and the gateway log goes to standard error, in one form.
 
     >>> log_settings(Settings(log_format="json"))["formatters"]["line"]["class"]
     'gateway.status.logs.JsonFormatter'
@@ -76,12 +95,18 @@ def log_settings(settings: Settings) -> dict[str, Any]:
         "formatters": {"line": {"class": f"{__name__}.{kind.__name__}"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"level": "INFO", "handlers": ["stderr"]},
-        "loggers": {name: {"level": "INFO", "handlers": [], "propagate": True} for name in ("gunicorn.error",)},
+        "loggers": {
+            name: {"level": "INFO", "handlers": [], "propagate": True}
+            for name in ("gunicorn.error",)
+        },
     }
 
 
 class Lines:
-    """Lines on their way to a file descriptor: written together every `FLUSH_SECONDS`, and when the process ends."""
+    """Lines on their way to a file descriptor.
+
+    They are written together, every `FLUSH_SECONDS` and when the process ends.
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor

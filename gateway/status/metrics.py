@@ -6,8 +6,9 @@ share, and adds them up for whoever asks: https://prometheus.github.io/client_py
 It names a worker's files by its process id and keeps them when the process has ended, because a
 counter must not go down; so the folder, and with it the time of each reading, would grow with every
 worker that ends. Here the files are named by a number, which the worker's successor gets
-(gunicorn.conf.py) and with it the values, from which it counts on. So nothing is lost, not even what
-a killed worker had counted, and there are files for as many workers as ever lived at the same time.
+(gunicorn.conf.py) and with it the values, from which it counts on. So nothing is lost, not even
+what a killed worker had counted, and there are files for as many workers as ever lived at the same
+time.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ BYTES_BUCKETS = (1 << 10, 1 << 14, 1 << 18, 1 << 22, 1 << 26, 1 << 30)
 class Metrics:
     """The metrics of this process, and the reading of those of all workers.
 
-    The workers share the folder that PROMETHEUS_MULTIPROC_DIR names. It must be there, and the variable
-    set before prometheus_client is imported. Without it (another WSGI server, a test) this process is
-    the only worker.
+    The workers share the folder that PROMETHEUS_MULTIPROC_DIR names. It must be there, and the
+    variable set before prometheus_client is imported. Without it (another WSGI server, a test) this
+    process is the only worker.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,8 @@ class Metrics:
 
         self.seconds = Histogram(
             "objgw_request_seconds",
-            "Seconds from a request for an object, or for a path that there isn't, to the end of its answer.",
+            "Seconds from a request for an object, or for a path that there isn't, "
+            "to the end of its answer.",
             ("method", "status", "node"),
             buckets=SECONDS_BUCKETS,
             registry=self._own,
@@ -92,25 +94,31 @@ class Metrics:
         )
         self.pool = gauge(
             "objgw_upstream_connections",
-            "Open connections to the node: idle ones, those that wait for an answer, those that send an object.",
+            "Open connections to the node: idle ones, those that wait for an answer, "
+            "those that send an object.",
             ("node", "state"),
             "livesum",
         )
         self.read = gauge(
             "objgw_discovery_last_success_timestamp_seconds",
-            "Unix time of the last good reading of Docker, in the worker that is furthest behind; 0 before the first.",
+            "Unix time of the last good reading of Docker, "
+            "in the worker that is furthest behind; 0 before the first.",
             (),
             "livemin",
         )
-        self.settled = gauge("objgw_layout_settled", "Whether every object is where the layout says.", (), "livemin")
-        build = gauge("objgw_build_info", "1; the labels say what runs.", ("version", "python"), "livemax")
+        self.settled = gauge(
+            "objgw_layout_settled", "Whether every object is where the layout says.", (), "livemin"
+        )
+        build = gauge(
+            "objgw_build_info", "1; the labels say what runs.", ("version", "python"), "livemax"
+        )
         build.labels(VERSION, platform.python_version()).set(1)
 
     def text(self, accept: str, nodes: Iterable[str]) -> tuple[bytes, str]:
         """All workers' metrics in the format that fits the Accept header, and its Content-Type.
 
-        Of what is a state, only that of these nodes is shown: no alert goes on for one that was taken
-        out. What was counted of it stays.
+        Of what is a state, only that of these nodes is shown: no alert goes on for one that was
+        taken out. What was counted of it stays.
         """
         encode: Callable[..., bytes] = generate_latest
         content_type = CONTENT_TYPE_PLAIN_0_0_4
@@ -119,7 +127,7 @@ class Metrics:
         return encode(StatesOf({*nodes}, self._all)), content_type
 
     def totals(self) -> list[int]:
-        """Requests of all workers since the start: answered with below 400, below 500, and the others."""
+        """Requests of all workers since the start: below 400, below 500, and the others."""
         totals = [0, 0, 0]
         for metric in self._all.collect():
             for sample in metric.samples:
@@ -141,21 +149,23 @@ class StatesOf(Collector):
         for metric in self._collector.collect():
             if metric.type == "gauge":
                 metric.samples = [
-                    sample for sample in metric.samples if sample.labels.get("node") in (None, *self._nodes)
+                    sample
+                    for sample in metric.samples
+                    if sample.labels.get("node") in (None, *self._nodes)
                 ]
             yield metric
 
 
 def kind_of(status: str) -> int:
-    """0 where all went well, 1 where the client was at fault, 2 where the gateway or the node was."""
+    """The kind of a status: 0 is success, 1 a client's fault, 2 the gateway's or a node's."""
     return 0 if status < "400" else 1 if status < "500" else 2
 
 
 def count_as(number: int) -> None:
     """Names this worker's files by its number, which no other living worker has.
 
-    To be called in the worker before `Metrics` is made. prometheus_client asks when it makes a value:
-    https://github.com/prometheus/client_python/issues/509
+    To be called in the worker before `Metrics` is made: prometheus_client asks when it makes
+    a value: https://github.com/prometheus/client_python/issues/509
     """
     values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
 

@@ -1,10 +1,11 @@
-"""One request as seen from outside.
+"""One request as an outsider sees it: how long it took, which node it went to, how it ended.
 
-An `Observation` is made when the request comes, is in a context variable while the request is worked
-on, so that whoever meets an event on the way (an upstream error, a retry) notes it there, and ends
-with the answer. An answer that needs no more of the node is counted before its first byte is sent, a
-download before its last block is: a client that has its answer finds it in the metrics, whichever
-worker it asks.
+An `Observation` is made when the request comes, and ends with the answer. Meanwhile it is in a
+context variable, so that whoever meets an event on the way (an upstream error, a retry) notes it
+there.
+
+A client that has its answer finds it in the metrics, whichever worker it asks: an answer that needs
+no more of the node is counted before its first byte is sent, a download before its last block is.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ NO_NODE = "none"  # the label where a request got to no node
 class Sink(Protocol):
     """Where an observation goes, to be counted and logged."""
 
-    def record(self, observation: Observation, seconds: float, complete: bool) -> None: ...
+    def ended(self, observation: Observation, seconds: float, complete: bool) -> None: ...
 
     def retried(self, node: str) -> None: ...
 
@@ -30,11 +31,24 @@ class Sink(Protocol):
 
 
 class Observation:
-    """A request as seen from outside, from its first line to the last byte of its answer."""
+    """A request from its first line to the last byte of its answer."""
 
-    __slots__ = ("_sink", "began", "bytes", "counted", "method", "node", "path", "request_id", "status", "upstream")
+    __slots__ = (
+        "_sink",
+        "began",
+        "bytes",
+        "counted",
+        "method",
+        "node",
+        "path",
+        "request_id",
+        "status",
+        "upstream",
+    )
 
-    def __init__(self, sink: Sink | None = None, method: str = "", path: str = "", request_id: str = "") -> None:
+    def __init__(
+        self, sink: Sink | None = None, method: str = "", path: str = "", request_id: str = ""
+    ) -> None:
         self._sink = sink
         self.method, self.path, self.request_id = method, path, request_id
         self.began = time.monotonic()
@@ -45,7 +59,10 @@ class Observation:
         self.counted = True  # False where it is about the gateway itself
 
     def asks(self, node: str, attempt: int, length: int) -> None:
-        """Notes that a node is to be asked, the first time (attempt 0) or again, with so many bytes to store."""
+        """Notes that a node is to be asked, for the first time (attempt 0) or again.
+
+        `length` is the bytes that it is to store.
+        """
         self.node, self.bytes = node, length
         if attempt and self._sink:
             self._sink.retried(node)
@@ -76,13 +93,19 @@ class Observation:
         return answer._replace(body=ObservedBody(self, body, length))
 
     def finish(self, *, complete: bool) -> None:
-        """Counts and logs the request; not `complete` where client or node broke off within the body."""
+        """Counts and logs the request.
+
+        It isn't `complete` where client or node broke off within the body.
+        """
         if self._sink:
-            self._sink.record(self, time.monotonic() - self.began, complete)
+            self._sink.ended(self, time.monotonic() - self.began, complete)
 
 
 class ObservedBody:
-    """The blocks of a body on their way to the client. The observation ends before the last one goes out."""
+    """The blocks of a body on their way to the client.
+
+    The observation ends before the last one goes out.
+    """
 
     __slots__ = ("_blocks", "_body", "_finished", "_length", "_observation")
 

@@ -1,8 +1,9 @@
 """What is counted and logged of each request.
 
-It costs one `Observation`: two histograms are observed and one line is written. prometheus_client looks
-a histogram up by its labels' values, which takes longer than observing; so what is found is kept.
-What a client sent is in a line only with all that isn't printable escaped, and never in a label.
+It costs one `Observation`: two histograms are observed and one line is written. prometheus_client
+looks a histogram up by its labels' values, which takes longer than observing; so what is found is
+kept. What a client sent is in a line only with all that isn't printable escaped, and never in a
+label.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class Recorder:
         self._line = json_line if settings.log_format == "json" else text_line
         self._prefix, self._numbers = os.urandom(4).hex(), itertools.count()
         self._observers: dict[tuple[str, str, str], tuple[Observe, Observe | None]] = {}
-        self._retry_logged: dict[str, float] = {}  # by node, the monotonic time of the last line about its retries
+        # By node, the monotonic time of the last line about its retries.
+        self._retry_logged: dict[str, float] = {}
 
     def start(self) -> None:
         """Starts what writes the lines. To be called in the process that serves."""
@@ -54,7 +56,7 @@ class Recorder:
         current.set(observation)
         return observation
 
-    def record(self, observation: Observation, seconds: float, complete: bool) -> None:
+    def ended(self, observation: Observation, seconds: float, complete: bool) -> None:
         """Counts and logs a request that is over."""
         method = observation.method if observation.method in METHODS else "other"
         key = (method, observation.status, observation.node)
@@ -69,7 +71,7 @@ class Recorder:
             self._lines.add(self._line(observation, seconds, complete))
 
     def _resolve(self, method: str, status: str, node: str) -> tuple[Observe, Observe | None]:
-        """What observes the seconds, and the bytes where an object went through, for these labels' values."""
+        """What observes the seconds of a request, and the bytes where it has an object."""
         observe_seconds = self.metrics.seconds.labels(method, status, node).observe
         if (method, status) in (("GET", "200"), ("GET", "206"), ("PUT", "200")):
             return observe_seconds, self.metrics.bytes.labels(method, node).observe
@@ -84,7 +86,9 @@ class Recorder:
         now = time.monotonic()
         if now - self._retry_logged.get(node, -RETRY_LOG_SECONDS) >= RETRY_LOG_SECONDS:
             self._retry_logged[node] = now
-            log.info("node %s: a request is sent once more, as others may be in the next seconds", node)
+            log.info(
+                "node %s: a request is sent once more, as others may be in the next seconds", node
+            )
 
     def failed(self, node: str) -> None:
         """Counts that a node couldn't be reached, broke off or was silent."""
@@ -97,7 +101,8 @@ def text_line(observation: Observation, seconds: float, complete: bool) -> str:
     if target is None:
         method, target = ascii(method[:20])[1:-1], ascii(observation.path[:80])
     return (
-        f"{stamp(time.time())} INFO objgw.access {method} {target} {observation.status} node={observation.node} "
+        f"{stamp(time.time())} INFO objgw.access {method} {target} {observation.status} "
+        f"node={observation.node} "
         f"bytes={observation.bytes} seconds={seconds:.6f} request={observation.request_id}"
         f"{'' if complete else ' broken off'}\n"
     )
@@ -107,17 +112,22 @@ def json_line(observation: Observation, seconds: float, complete: bool) -> str:
     """A line of the access log as a JSON object. `json.dumps` of all of it would take longer."""
     key, method, target = "id", observation.method, plain_id(observation)
     if target is None:
-        key, method, target = "path", json.dumps(method[:20])[1:-1], json.dumps(observation.path[:80])[1:-1]
+        key, method = "path", json.dumps(method[:20])[1:-1]
+        target = json.dumps(observation.path[:80])[1:-1]
     return (
-        f'{{"time": "{stamp(time.time())}", "level": "info", "logger": "objgw.access", "method": "{method}", '
-        f'"{key}": "{target}", "status": {observation.status}, "node": "{observation.node}", '
-        f'"bytes": {observation.bytes}, "seconds": {seconds:.6f}, "complete": {"true" if complete else "false"}, '
-        f'"request": "{observation.request_id}"}}\n'
+        f'{{"time": "{stamp(time.time())}", "level": "info", "logger": "objgw.access", '
+        f'"method": "{method}", "{key}": "{target}", "status": {observation.status}, '
+        f'"node": "{observation.node}", '
+        f'"bytes": {observation.bytes}, "seconds": {seconds:.6f}, '
+        f'"complete": {"true" if complete else "false"}, "request": "{observation.request_id}"}}\n'
     )
 
 
 def plain_id(observation: Observation) -> str | None:
-    """The id of a request that may be written as it came; None where method or path can be any text."""
+    """The id of a request that may be written to the log as it came.
+
+    It is None where method or path can be any text.
+    """
     if observation.method not in METHODS or not observation.path.startswith("/object/"):
         return None
     object_id = observation.path[8:]

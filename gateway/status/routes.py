@@ -1,7 +1,7 @@
 """The paths beside `/object/{id}`: health, metrics, and a page for people.
 
-No request to them asks a node or Docker anything: they are answered from memory and from the files in
-the workers' folder. No answer has a key, a token, or a node's address.
+No request to them asks a node or Docker anything: they are answered from memory and from the files
+in the workers' folder. No answer has a key, a token, or a node's address.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gateway.status.observation import current
 log = logging.getLogger("objgw.status")
 
 BEGIN_SECONDS = 1.0  # that a question about health may wait in a worker that has just begun
-PAGE = Path(__file__).with_name("page.html")
+PAGE_FILE = Path(__file__).with_name("page.html")
 OPEN = frozenset({"/", "/health/live", "/health/ready"})  # asked without a token: they show nothing
 NOT_KEPT = ("Cache-Control", "no-store")
 
@@ -51,7 +51,7 @@ class Status:
             "/metrics": self._metrics_text,
         }
         if discovery.settings.page == "on":
-            self._page_body = PAGE.read_bytes()
+            self._page_body = PAGE_FILE.read_bytes()
             self._page_headers = page_headers(self._page_body)
             self._routes |= {"/": self._page, "/status.json": self._status}
 
@@ -75,7 +75,10 @@ class Status:
         return path not in OPEN
 
     def answer(self, environ: Environ) -> Answer:
-        """The answer to a path that is no object's. Raises Refusal: 404, 405, and 503 of a gateway that isn't ready."""
+        """The answer to a path that is no object's.
+
+        Raises Refusal: 404, 405, and 503 of a gateway that isn't ready.
+        """
         route = self._routes.get(environ["PATH_INFO"])
         if route is None:
             raise Refusal(HTTPStatus.NOT_FOUND, "Objects are at /object/{id}.")
@@ -91,20 +94,22 @@ class Status:
         self._discovery.wait_begun(BEGIN_SECONDS)
         if self._discovery.age == math.inf:
             raise unavailable("Docker hasn't been read yet.")
-        if not any(node["state"] == "up" for node in self._watch.seen()["nodes"].values()):
+        if not any(node["state"] == "up" for node in self._watch.snapshot()["nodes"].values()):
             raise unavailable("No node answers.")
         return document({"status": "ready"})
 
     def _health(self, _environ: Environ) -> Answer:
         """All that is known of the nodes, with 503 where `/health/ready` has it."""
         report = self._report()
-        status = HTTPStatus.OK if report["status"] != "unavailable" else HTTPStatus.SERVICE_UNAVAILABLE
+        status = (
+            HTTPStatus.OK if report["status"] != "unavailable" else HTTPStatus.SERVICE_UNAVAILABLE
+        )
         return document(report, status)
 
     def _report(self) -> dict[str, Any]:
         """The body of `/health`."""
         self._discovery.wait_begun(BEGIN_SECONDS)
-        watched, nodes, age = self._watch.seen(), [], self._discovery.age
+        watched, nodes, age = self._watch.snapshot(), [], self._discovery.age
         for node in self._directory.nodes:
             known = watched["nodes"].get(node.name, {"state": "unknown"})
             nodes.append(
@@ -120,7 +125,11 @@ class Status:
         up = sum(node["state"] == "up" for node in nodes)
         read = age != math.inf
         return {
-            "status": "unavailable" if not (read and up) else "ok" if up == len(nodes) else "degraded",
+            "status": "unavailable"
+            if not (read and up)
+            else "ok"
+            if up == len(nodes)
+            else "degraded",
             "version": VERSION,
             "time": stamp(time.time()),
             "docker": {
@@ -128,7 +137,10 @@ class Status:
                 "answers": self._discovery.healthy,
                 "seconds_ago": round(age, 1) if read else None,
             },
-            "layout": {"names": [node["name"] for node in nodes], "settled": self._directory.settled},
+            "layout": {
+                "names": [node["name"] for node in nodes],
+                "settled": self._directory.settled,
+            },
             "nodes": nodes,
         }
 
@@ -144,7 +156,11 @@ class Status:
         now, metrics = time.monotonic(), self.metrics
         for node in self._directory.nodes:
             metrics.breaker.labels(node.name).set(node.breaker.state is not State.CLOSED)
-            pool = {"idle": len(node._idle), "waiting": len(node._waiting), "sending": len(node.downloads)}
+            pool = {
+                "idle": len(node._idle),
+                "waiting": len(node._waiting),
+                "sending": len(node.downloads),
+            }
             for state, count in pool.items():
                 metrics.pool.labels(node.name, state).set(count)
         metrics.settled.set(self._directory.settled)
@@ -158,14 +174,20 @@ class Status:
                 raise Refusal(HTTPStatus.BAD_REQUEST, "An id is 1 to 32 ASCII letters and digits.")
             if not self._directory.nodes:
                 raise unavailable("No node is known yet.")
-            return document({"id": asked["id"][0], "node": owner(self._directory.nodes, asked["id"][0]).name})
-        self._watch.look()
-        watched, report = self._watch.seen(), self._report()
+            return document(
+                {"id": asked["id"][0], "node": owner(self._directory.nodes, asked["id"][0]).name}
+            )
+        self._watch.page_viewed()
+        watched, report = self._watch.snapshot(), self._report()
         for node in report["nodes"]:
             counted = watched["census"].get(node["name"])
             node["census"] = {**counted, "at": moment(counted["at"])} if counted else None
         history = watched["history"]
-        report["history"] = {"seconds": SAMPLE_SECONDS, "samples": SAMPLES, "points": history["points"]}
+        report["history"] = {
+            "seconds": SAMPLE_SECONDS,
+            "samples": SAMPLES,
+            "points": history["points"],
+        }
         return document(report)
 
     def _page(self, _environ: Environ) -> Answer:
@@ -187,11 +209,19 @@ def moment(seconds: float | None) -> str | None:
 
 
 def page_headers(page: bytes) -> Headers:
-    """The page's headers. Its one script and its one style are the only ones that a browser takes, by their hashes.
+    """The page's headers.
+
+    Its one script and its one style are the only ones that a browser takes, by their hashes.
 
     https://www.w3.org/TR/CSP3/#grammardef-hash-source
     """
-    policy = ["default-src 'none'", "connect-src 'self'", "img-src data:", "base-uri 'none'", "form-action 'none'"]
+    policy = [
+        "default-src 'none'",
+        "connect-src 'self'",
+        "img-src data:",
+        "base-uri 'none'",
+        "form-action 'none'",
+    ]
     policy.append("frame-ancestors 'none'")
     for kind in ("script", "style"):
         found = re.search(rb"<%b>(.*?)</%b>" % (kind.encode(), kind.encode()), page, re.DOTALL)

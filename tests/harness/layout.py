@@ -239,7 +239,7 @@ def wait_in_force(gateway: Gateway, nodes: Sequence[Node], others: Sequence[Node
     names = names_of(nodes)
 
     def switched() -> bool:
-        newest = record_of(nodes[0]).spreads[0]
+        newest = record_of(nodes[0]).memberships[0]
         assert newest.names == tuple(names)
         return time.time() > newest.since + HOLD_SECONDS
 

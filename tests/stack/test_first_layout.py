@@ -55,7 +55,7 @@ def test_first_layouts_that_gateways_made_at_once_are_one_and_settled(stack: Sta
     """Each on another node, as where each of two gateways saw one of the nodes late."""
     names = names_of(stack.add_nodes("12"))
     for node in stack.nodes:
-        record = Layout.first(names, fresh=names).dump(node.name)
+        record = Layout.first(names, unrecorded=names).dump(node.name)
         node.client().make_bucket(LAYOUT_BUCKET)
         node.client().put_object(LAYOUT_BUCKET, RECORD, io.BytesIO(record), len(record))
     gateway, other = together([stack.add_gateway] * 2)
@@ -65,7 +65,7 @@ def test_first_layouts_that_gateways_made_at_once_are_one_and_settled(stack: Sta
     def layouts() -> set[Layout]:
         return {record_of(node) for node in stack.nodes}
 
-    eventually(lambda: len(layouts()) == 1 and not layouts().pop().fresh)
+    eventually(lambda: len(layouts()) == 1 and not layouts().pop().unrecorded)
     assert layouts().pop().settled
     models = [Model() for _ in range(20)]
     store(gateway, models)

@@ -45,7 +45,7 @@ def test_a_node_that_came_back_empty_is_not_taken_for_what_it_was_until_that_is_
     gateway, models = filled(stack, 60)
     others = [stack.id_of(one), stack.id_of(three)]
     gone = [model for model in models if stack.owner(model.id) is lost]
-    eventually(lambda: record_of(lost).fresh == ())
+    eventually(lambda: record_of(lost).unrecorded == ())
 
     with stack.steady(gateway, others):
         lost.lose()

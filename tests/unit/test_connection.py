@@ -19,9 +19,9 @@ import h11
 import pytest
 from hypothesis import given, settings, strategies
 
-from gateway.s3.body import BLOCK, REPLAYABLE, Upload
+from gateway.s3.body import BLOCK, REPLAY_BYTES, Upload
 from gateway.s3.connection import Connection, Request, UpstreamError
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.s3.node import Node
 from gateway.settings import Settings
 
@@ -77,7 +77,7 @@ class Server(threading.Thread):
                 return False
 
 
-RECORD = NodeRecord("node", "0", "127.0.0.1", 9000, "ring", "treepotato")
+RECORD = Endpoint("node", "0", "127.0.0.1", 9000, "ring", "treepotato")
 
 
 @contextmanager
@@ -112,7 +112,7 @@ fields = strategies.fixed_dictionaries(
     },
 )
 sizes = strategies.none() | strategies.sampled_from(
-    [0, 1, 1000, REPLAYABLE - 1, REPLAYABLE, REPLAYABLE + 1, BLOCK + REPLAYABLE + 1]
+    [0, 1, 1000, REPLAY_BYTES - 1, REPLAY_BYTES, REPLAY_BYTES + 1, BLOCK + REPLAY_BYTES + 1]
 )
 ids = strategies.text(string.ascii_letters + string.digits, min_size=1, max_size=32)
 
@@ -135,7 +135,7 @@ def test_every_request_to_a_node_is_one_that_h11_takes_as_it_was_meant(
     assert len(server.took) == len(requests)
     for (method, id, headers, size), took in zip(requests, server.took, strict=True):
         length = size or 0
-        careful = length > REPLAYABLE or (length > 0 and "if-none-match" in headers)
+        careful = length > REPLAY_BYTES or (length > 0 and "if-none-match" in headers)
         assert took[:2] == (method if size is None else "PUT", f"/objgw/{id}")
         assert took[3:] == (b"x" * (size or 0), careful)
         meant = {name: value.strip(" \t") for name, value in headers.items()}

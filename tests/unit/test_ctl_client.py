@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from gateway.ctl.client import NodeClient
-from gateway.ctl.errors import NodeTrouble
+from gateway.ctl.errors import NodeError
 from gateway.nodes.layout import Layout
 from gateway.s3.connection import Request
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 
 LAYOUT = Layout.first(["a", "b"])
@@ -37,7 +37,7 @@ class FakeNode(ThreadingHTTPServer):
     def client(self) -> tuple[NodeClient, list[None]]:
         """A client for the node named a, and what it told of failures."""
         failures: list[None] = []
-        endpoint = NodeRecord("a", "", "127.0.0.1", self.server_port, "key", "secret")
+        endpoint = Endpoint("a", "", "127.0.0.1", self.server_port, "key", "secret")
         return NodeClient(endpoint, Settings(), lambda: failures.append(None)), failures
 
 
@@ -114,7 +114,7 @@ def test_who_is_not_the_node_by_its_record_is_asked_for_nothing_else(
 ) -> None:
     there = node(record)
     client, failures = there.client()
-    with pytest.raises(NodeTrouble, match=reason):
+    with pytest.raises(NodeError, match=reason):
         client.ask(GET)
     assert [line.split()[1] for line in there.asked] == [RECORD]
     assert failures == [None]
@@ -136,7 +136,7 @@ def test_a_node_that_became_another_is_asked_for_nothing_else_from_the_next_look
     client.ask(GET)
     there.record = LAYOUT.dump("b")
     assert client.read_record().own("a") is None
-    with pytest.raises(NodeTrouble, match="belongs to b"):
+    with pytest.raises(NodeError, match="belongs to b"):
         client.ask(GET)
     assert there.asked.count("GET /objgw/x 200") == 1
 
@@ -145,7 +145,7 @@ def test_who_closes_each_connection_can_not_be_proved(node: Make) -> None:
     there = node(LAYOUT.dump("a"))
     there.keep = False
     client, failures = there.client()
-    with pytest.raises(NodeTrouble, match="closes each connection"):
+    with pytest.raises(NodeError, match="closes each connection"):
         client.ask(GET)
     assert there.asked == [f"GET {RECORD} 200"]
     assert failures == [None]
@@ -167,6 +167,6 @@ def test_a_node_that_can_not_be_reached_is_told(node: Make) -> None:
     client, failures = there.client()
     there.shutdown()
     there.server_close()
-    with pytest.raises(NodeTrouble, match="can't be reached"):
+    with pytest.raises(NodeError, match="can't be reached"):
         client.ask(GET)
     assert failures == [None]

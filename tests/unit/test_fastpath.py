@@ -46,7 +46,7 @@ def test_what_the_server_takes_for_a_plain_request_is_one_to_gunicorns_parser() 
             taken += 1
             unreader = IterUnreader([data])
             request = Request(config, unreader, ("127.0.0.1", 1))
-            fastpath.check(request)
+            fastpath.check_request(request)
             assert (request.method, request.path, request.query) == (line[1].decode(), line[2].decode(), "")
             assert (request.headers, request.version, request.should_close()) == (found.headers, (1, 1), False)
             assert not request.body.read()

@@ -10,7 +10,15 @@ import hypothesis
 import hypothesis.strategies as some
 import pytest
 
-from gateway.nodes.layout import HOLD_SECONDS, LEASE_SECONDS, POLL_SECONDS, SWITCH_SECONDS, Layout, Spread, merge
+from gateway.nodes.layout import (
+    HOLD_SECONDS,
+    LEASE_SECONDS,
+    POLL_SECONDS,
+    SWITCH_SECONDS,
+    Layout,
+    Membership,
+)
+from gateway.nodes.merging import merge
 from tests.harness.waiting import owner
 
 
@@ -19,60 +27,60 @@ def test_a_switch_comes_after_every_lease_and_hold_that_could_miss_it() -> None:
     assert SWITCH_SECONDS > LEASE_SECONDS + 2 * HOLD_SECONDS + POLL_SECONDS / 2
 
 
-ABC = Layout("one", 7, (Spread(3, 100.0, ("a", "b", "c")),))
+ABC = Layout("one", 7, (Membership(3, 100.0, ("a", "b", "c")),))
 
 GROWN = ABC.joined(["d"], 200.0)
 
 SHRUNK = GROWN.without("b", 201.0)
 
-NEW = Spread(4, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d"))
+NEW = Membership(4, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d"))
 
 CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
-    "grown": (GROWN, Layout("one", 8, (NEW, *ABC.spreads), fresh=("d",))),
+    "grown": (GROWN, Layout("one", 8, (NEW, *ABC.memberships), unrecorded=("d",))),
     "grown by what is there": (ABC.joined(["a", "e"], 0.0), ABC.joined(["e"], 0.0)),
     "grown twice": (
         GROWN.joined(["0"], 202.0),
         Layout(
-            "one", 9, (Spread(5, 202.0 + SWITCH_SECONDS, ("0", "a", "b", "c", "d")), *GROWN.spreads), fresh=("0", "d")
+            "one", 9, (Membership(5, 202.0 + SWITCH_SECONDS, ("0", "a", "b", "c", "d")), *GROWN.memberships), unrecorded=("0", "d")
         ),
     ),
     "grown by what was removed": (
         replace(ABC, removed=("d", "e")).joined(["d"], 200.0),
-        Layout("one", 8, (NEW, *ABC.spreads), fresh=("d",), removed=("e",)),
+        Layout("one", 8, (NEW, *ABC.memberships), unrecorded=("d",), removed=("e",)),
     ),
     "grown when all was moved": (replace(GROWN, moved=True).joined(["e"], 300.0), GROWN.joined(["e"], 300.0)),
     "shrunk": (
         ABC.without("b", 200.0),
-        Layout("one", 8, (Spread(4, 200.0 + SWITCH_SECONDS, ("a", "c")), *ABC.spreads), removed=("b",)),
+        Layout("one", 8, (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "c")), *ABC.memberships), removed=("b",)),
     ),
     "shrunk by what was lost": (
         ABC.without("b", 200.0, lost=True),
-        Layout("one", 8, (Spread(4, 200.0 + SWITCH_SECONDS, ("a", "c")), *ABC.spreads), lost=("b",)),
+        Layout("one", 8, (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "c")), *ABC.memberships), lost=("b",)),
     ),
     "shrunk by what has just joined": (
         GROWN.without("d", 201.0),
-        Layout("one", 9, (Spread(5, 201.0 + SWITCH_SECONDS, ("a", "b", "c")), *GROWN.spreads), removed=("d",)),
+        Layout("one", 9, (Membership(5, 201.0 + SWITCH_SECONDS, ("a", "b", "c")), *GROWN.memberships), removed=("d",)),
     ),
     "switched no earlier than before": (
         ABC.joined(["d"], 200.0).joined(["e"], 100.0),
         Layout(
-            "one", 9, (Spread(5, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d", "e")), *GROWN.spreads), fresh=("d", "e")
+            "one", 9, (Membership(5, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d", "e")), *GROWN.memberships), unrecorded=("d", "e")
         ),
     ),
     "readmitted": (
         replace(ABC, removed=("d", "e")).readmitted("d"),
-        Layout("one", 8, ABC.spreads, fresh=("d",), removed=("e",)),
+        Layout("one", 8, ABC.memberships, unrecorded=("d",), removed=("e",)),
     ),
     "known, and about to join again": (
         ABC.readmitted("d").known(["a", "d"]),
-        Layout("one", 8, ABC.spreads, fresh=("d",)),
+        Layout("one", 8, ABC.memberships, unrecorded=("d",)),
     ),
-    "known": (GROWN.known(["d"]), Layout("one", 9, GROWN.spreads)),
+    "known": (GROWN.known(["d"]), Layout("one", 9, GROWN.memberships)),
     "known before": (GROWN.known(["a"]), GROWN),
-    "all moved": (GROWN.all_moved(), Layout("one", 9, GROWN.spreads, moved=True, fresh=("d",))),
+    "all moved": (GROWN.all_moved(), Layout("one", 9, GROWN.memberships, moved=True, unrecorded=("d",))),
     "settled": (
         replace(GROWN, moved=True, lost=("b",), removed=("e",)).settle(),
-        Layout("one", 9, (NEW,), fresh=("d",), removed=("e",)),
+        Layout("one", 9, (NEW,), unrecorded=("d",), removed=("e",)),
     ),
 }
 
@@ -84,10 +92,10 @@ def test_a_change_of_the_layout_makes_what_the_table_says(change: str) -> None:
 
 
 def test_gateways_that_make_the_first_layout_at_once_leave_it_settled() -> None:
-    one, other = Layout.first("abc", fresh="abc"), Layout.first("abc", fresh="abc").known("c")
+    one, other = Layout.first("abc", unrecorded="abc"), Layout.first("abc", unrecorded="abc").known("c")
     merged = merge(one, other, 0.0)
     assert merged == merge(other, one, 5.0)
-    assert (merged.version, merged.spreads, merged.fresh) == (3, one.spreads, ("a", "b", "c"))
+    assert (merged.version, merged.memberships, merged.unrecorded) == (3, one.memberships, ("a", "b", "c"))
     assert not merge(one, Layout.first("abcd"), 0.0).settled
 
 
@@ -105,10 +113,10 @@ def test_the_last_node_can_not_be_taken_out() -> None:
 IN_FORCE: dict[str, tuple[Layout, float, list[int]]] = {  # layout, now, the eras that count
     "one spread": (ABC, 200.0, [3]),
     "one spread, whatever the clock says": (ABC, 0.0, [3]),
-    "before the switch": (GROWN, GROWN.spreads[0].since - 0.1, [3]),
-    "from the switch on": (GROWN, GROWN.spreads[0].since, [4, 3]),
-    "between two switches": (SHRUNK, SHRUNK.spreads[0].since - 0.5, [4, 3]),
-    "after both": (SHRUNK, SHRUNK.spreads[0].since, [5, 4, 3]),
+    "before the switch": (GROWN, GROWN.memberships[0].since - 0.1, [3]),
+    "from the switch on": (GROWN, GROWN.memberships[0].since, [4, 3]),
+    "between two switches": (SHRUNK, SHRUNK.memberships[0].since - 0.5, [4, 3]),
+    "after both": (SHRUNK, SHRUNK.memberships[0].since, [5, 4, 3]),
     "nothing yet": (GROWN, 0.0, [3]),
 }
 
@@ -116,7 +124,7 @@ IN_FORCE: dict[str, tuple[Layout, float, list[int]]] = {  # layout, now, the era
 @pytest.mark.parametrize("row", IN_FORCE)
 def test_a_spread_is_in_force_from_its_time_on(row: str) -> None:
     layout, now, eras = IN_FORCE[row]
-    assert [spread.era for spread in layout.in_force(now)] == eras
+    assert [membership.epoch for membership in layout.in_force(now)] == eras
 
 
 def test_names_of_older_spreads_are_still_names_but_for_those_given_up() -> None:
@@ -129,6 +137,68 @@ def test_names_of_older_spreads_are_still_names_but_for_those_given_up() -> None
 def test_a_lost_name_that_joins_again_counts_again() -> None:
     layout = ABC.without("b", 0.0, lost=True).joined(["b"], 10.0)
     assert layout.names == layout.all_names == ("a", "b", "c")
+
+
+RECORD = b"""\
+{
+ "origin": "5f1c0a9be4d27731",
+ "version": 12,
+ "spreads": [
+  {
+   "era": 4,
+   "since": 1764061200.25,
+   "names": [
+    "node-1",
+    "node-2",
+    "node-4"
+   ]
+  },
+  {
+   "era": 3,
+   "since": 1764057600,
+   "names": [
+    "node-1",
+    "node-2",
+    "node-3"
+   ]
+  },
+  {
+   "era": 0,
+   "since": 0.0,
+   "names": []
+  }
+ ],
+ "moved": true,
+ "fresh": [
+  "node-4"
+ ],
+ "removed": [
+  "node-3"
+ ],
+ "lost": [
+  "node-0"
+ ],
+ "node": "node-1"
+}"""
+
+RECORDED = Layout(
+    "5f1c0a9be4d27731",
+    12,
+    (
+        Membership(4, 1764061200.25, ("node-1", "node-2", "node-4")),
+        Membership(3, 1764057600, ("node-1", "node-2", "node-3")),
+        Membership(0, 0.0, ()),
+    ),
+    moved=True,
+    unrecorded=("node-4",),
+    removed=("node-3",),
+    lost=("node-0",),
+)
+
+
+def test_the_record_of_existing_installations_is_read_and_written_to_the_byte() -> None:
+    assert Layout.load(RECORD) == (RECORDED, "node-1")
+    assert RECORDED.dump("node-1") == RECORD
 
 
 GOOD = json.loads(SHRUNK.dump("a"))
@@ -195,9 +265,9 @@ def test_a_record_is_read_as_it_was_written(layout: Layout, node: str) -> None:
 
 def homes(layout: Layout, id: str) -> set[str] | None:
     """The names where an object may be, once all spreads are in force; None: anywhere."""
-    if not all(spread.names for spread in layout.spreads):
+    if not all(membership.names for membership in layout.memberships):
         return None
-    return {owner(id, spread.names) for spread in layout.spreads}
+    return {owner(id, membership.names) for membership in layout.memberships}
 
 
 @hypothesis.settings(max_examples=50, deadline=None)
@@ -210,15 +280,15 @@ def test_what_two_records_say_together_does_not_depend_on_their_order_and_forget
     assert merge(merged, one, now + 1) == merged or merged.origin != one.origin
     if one.origin == other.origin and one.version != other.version:
         assert merged == max(one, other, key=lambda layout: layout.version)
-    elif one.spreads == other.spreads:  # both are true
+    elif one.memberships == other.memberships:  # both are true
         assert (merged == one) == (one == other)
-        assert merged.spreads == one.spreads
-        assert {*merged.fresh} == {*one.fresh, *other.fresh}
+        assert merged.memberships == one.memberships
+        assert {*merged.unrecorded} == {*one.unrecorded, *other.unrecorded}
     else:
         assert merged.version > max(one.version, other.version)
         assert set(merged.names) == {*one.names, *other.names}
         assert homes(merged, "abc") is None
         assert not merged.settled
-        assert merged.spreads[0].since == now + SWITCH_SECONDS
-        assert merged.spreads[0].era > max(spread.era for layout in (one, other) for spread in layout.spreads)
+        assert merged.memberships[0].since == now + SWITCH_SECONDS
+        assert merged.memberships[0].epoch > max(membership.epoch for layout in (one, other) for membership in layout.memberships)
         assert not {*merged.removed, *merged.lost} & set(merged.names)

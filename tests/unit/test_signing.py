@@ -22,7 +22,7 @@ from minio.signer import sign_v4_s3
 
 from gateway.s3.body import Upload
 from gateway.s3.connection import Request
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.s3.signing import Signer
 
 Headers = dict[str, str]
@@ -42,7 +42,7 @@ LATIN_1 = "".join(chr(code) for code in (*range(0x21, 0x7F), *range(0x80, 0x100)
 UNRESERVED = string.ascii_letters + string.digits
 
 records = strategies.builds(
-    NodeRecord,
+    Endpoint,
     name=strategies.just("node"),
     container=strategies.just("0"),
     host=strategies.ip_addresses(v=4).map(str),
@@ -106,7 +106,7 @@ def signed_part(headers: Headers) -> Headers:
     return {name: headers[name] for name in names}
 
 
-def botocores(record: NodeRecord, method: str, target: str, headers: Headers, moment: int) -> str:
+def botocores(record: Endpoint, method: str, target: str, headers: Headers, moment: int) -> str:
     request = AWSRequest(method, f"http://{headers['host']}{target}", dict(headers))
     signer = botocore.auth.S3SigV4Auth(BotocoreCredentials(record.access_key, record.secret_key), "s3", record.region)
     signer.payload = lambda _request: headers[DIGEST]  # it would hash a body
@@ -116,7 +116,7 @@ def botocores(record: NodeRecord, method: str, target: str, headers: Headers, mo
     return str(request.headers["Authorization"])
 
 
-def minios(record: NodeRecord, method: str, target: str, headers: Headers, moment: int) -> str:
+def minios(record: Endpoint, method: str, target: str, headers: Headers, moment: int) -> str:
     signed = sign_v4_s3(
         method=method,
         url=urlsplit(f"http://{headers['host']}{target}"),
@@ -140,7 +140,7 @@ def minios(record: NodeRecord, method: str, target: str, headers: Headers, momen
     ),
 )
 def test_every_request_is_signed_as_botocore_and_minio_py_sign_it(
-    record: NodeRecord, calls: list[tuple[int, str, str, Headers, int | None]]
+    record: Endpoint, calls: list[tuple[int, str, str, Headers, int | None]]
 ) -> None:
     signer = Signer(record)
     for moment, method, target, headers, size in calls:  # one signer: what it keeps of the day mustn't outlive it
@@ -156,7 +156,7 @@ def test_every_request_is_signed_as_botocore_and_minio_py_sign_it(
 
 @given(record=records, moment=moments, method=strategies.sampled_from(["GET", "HEAD", "DELETE"]), path=paths)
 def test_a_request_without_headers_is_signed_like_every_other(
-    record: NodeRecord, moment: int, method: str, path: str
+    record: Endpoint, moment: int, method: str, path: str
 ) -> None:
     """It takes a shorter way, on which most is made once a second."""
     _, sent = parsed(head_of(Signer(record), Request(method, path, request_id="abc"), moment))
@@ -166,7 +166,7 @@ def test_a_request_without_headers_is_signed_like_every_other(
 
 
 @given(record=records, moment=moments, value=bounded(PRINTABLE + " \t"))
-def test_tabs_in_a_signed_value_are_blanks_as_botocore_takes_them(record: NodeRecord, moment: int, value: str) -> None:
+def test_tabs_in_a_signed_value_are_blanks_as_botocore_takes_them(record: Endpoint, moment: int, value: str) -> None:
     """MinIO's server takes them so too (`signV4TrimAll` is Go's `strings.Fields`); minio-py leaves them as they are."""
     request = Request("PUT", "/objgw/a", {"x-amz-meta-a": value}, Upload(io.BytesIO(), 0))
     _, sent = parsed(head_of(Signer(record), request, moment))
@@ -176,7 +176,7 @@ def test_tabs_in_a_signed_value_are_blanks_as_botocore_takes_them(record: NodeRe
 # ---------------------------------------------------------------------------------------------------------------------
 # AWS's examples: their keys, their day, what they say comes out
 # ---------------------------------------------------------------------------------------------------------------------
-EXAMPLE = NodeRecord(
+EXAMPLE = Endpoint(
     "node", "0", "0", 80, "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1"
 )
 EXAMPLE_MOMENT = 1369353600  # 20130524T000000Z

@@ -22,7 +22,7 @@ from gateway.nodes.store import (
 from gateway.s3.connection import Reply, Request
 
 BUCKET = "objgw-layout"
-LAYOUT = Layout.first(["a", "b"], fresh=["a", "b"])
+LAYOUT = Layout.first(["a", "b"], unrecorded=["a", "b"])
 
 
 def failure(status: int, code: str = "") -> Reply:
@@ -182,7 +182,7 @@ def test_a_node_takes_a_layout_that_has_its_name_if_it_has_a_record_or_never_had
 
 
 def test_who_changes_the_same_layout_asks_the_same_node_first_whatever_is_added() -> None:
-    old = Layout.first(["b", "c"], fresh=["b", "c"])
+    old = Layout.first(["b", "c"], unrecorded=["b", "c"])
     records = dict.fromkeys(("d", "c", "b", "a"), NO_RECORD)
     assert writing_order(records, old, old.joined(["a"], 1.0)) == ["b", "c", "a"]
     assert writing_order(records, old, old.joined(["d"], 1.0)) == ["b", "c", "d"]

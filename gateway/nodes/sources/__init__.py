@@ -1,1 +1,1 @@
-"""Where the nodes are listed: what says which there are, where they are reached, and with which keys."""
+"""The sources of nodes: what says which nodes there are, at which address, with which keys."""

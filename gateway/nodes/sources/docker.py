@@ -1,11 +1,11 @@
-"""Docker as the source of nodes: which containers are nodes, where they are reached, and with which keys.
+"""Docker as the source of nodes: which containers are nodes, at which address, with which keys.
 
-A node is a container whose name contains `node_name` and that shares a Docker network with this process. One list call
-for each reading, and one inspect call for each container not seen before. On the manager of a Swarm, so are tasks:
-`gateway.nodes.sources.swarm`.
+A node is a container whose name contains `node_name` and that shares a Docker network with this
+process. On the manager of a Swarm, tasks are nodes, too: `gateway.nodes.sources.swarm`. A reading
+takes one list call, and one inspect call for each container that is new.
 
-Nothing here waits, retries or keeps more than the client and the keys that were read: when to read, and what to do
-where Docker fails, is the caller's business.
+Nothing here waits, retries or keeps more than the client and the keys that were read: when to read,
+and what to do where Docker fails, is the caller's business.
 """
 
 from __future__ import annotations
@@ -21,9 +21,16 @@ import docker
 import docker.errors
 
 from gateway.nodes.sources.found import Found, Own
-from gateway.nodes.sources.keys import KEY_FILES, REGION_VARIABLES, SECRETS, Config, keys_from_env, with_key_files
+from gateway.nodes.sources.keys import (
+    KEY_FILES,
+    REGION_VARIABLES,
+    SECRETS,
+    Config,
+    keys_from_env,
+    with_key_files,
+)
 from gateway.nodes.sources.swarm import Swarm
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 
 log = logging.getLogger("objgw")
 
@@ -44,20 +51,28 @@ def own_container_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | No
 
 
 class DockerReader:
-    """Reads the nodes from Docker: containers, and on the manager of a Swarm the tasks of all its hosts."""
+    """Reads the nodes from Docker.
+
+    They are containers of this host; on the manager of a Swarm, tasks of all its hosts, too.
+    """
 
     def __init__(self, node_name: str, node_port: int, timeout: int) -> None:
-        """`node_name` is part of the name of each node, `timeout` the seconds that Docker may take for an answer."""
+        """`node_name` is part of the name of each node.
+
+        `timeout` is the seconds that Docker may take for an answer.
+        """
         self.node_name, self.node_port, self.timeout = node_name, node_port, timeout
         self._client: docker.DockerClient | None = None
-        self._known: dict[str, tuple[str, str, str]] = {}  # container or task id -> access key, secret key, region
+        # Access key, secret key and region, by the id of the container or task.
+        self._known: dict[str, tuple[str, str, str]] = {}
         self._keyless: set[str] = set()  # ids of those whose keys can't be read, which was logged
         self._swarm = Swarm(node_name)
 
-    def read(self) -> list[NodeRecord]:
+    def read(self) -> list[Endpoint]:
         """The nodes that this process can reach, by name.
 
-        Raises docker.errors.DockerException, or what requests and urllib3 raise, where Docker can't be read.
+        Raises docker.errors.DockerException, or what requests and urllib3 raise, where Docker can't
+        be read.
         """
         try:
             if self._client is None:
@@ -74,37 +89,47 @@ class DockerReader:
             self._client.close()
             self._client = None
 
-    def _read(self, client: docker.DockerClient) -> list[NodeRecord]:
+    def _read(self, client: docker.DockerClient) -> list[Endpoint]:
         own = self._own(client)
         manager = self._swarm.is_manager(client)
         best: dict[str, Found] = {}
-        for found in [*self._containers(client, own, manager), *(self._swarm.tasks(client, own) if manager else ())]:
+        for found in [
+            *self._containers(client, own, manager),
+            *(self._swarm.tasks(client, own) if manager else ()),
+        ]:
             if found.name not in best or found.rank > best[found.name].rank:
                 best[found.name] = found
-        records = [record for name in sorted(best) if (record := self._record(best[name]))]
-        ids = {record.container for record in records}
+        endpoints = [each for name in sorted(best) if (each := self._endpoint(best[name]))]
+        ids = {endpoint.container for endpoint in endpoints}
         self._known = {id: keys for id, keys in self._known.items() if id in ids}
         self._keyless &= ids
-        return records
+        return endpoints
 
-    def _record(self, found: Found) -> NodeRecord | None:
+    def _endpoint(self, found: Found) -> Endpoint | None:
         """None where the container was removed since it was listed."""
         keys = self._known.get(found.id)
         if keys is None:
             try:
                 config = found.config()
-                env = with_key_files(dict(line.split("=", 1) for line in config.env if "=" in line), config.secrets)
+                env = with_key_files(
+                    dict(line.split("=", 1) for line in config.env if "=" in line), config.secrets
+                )
             except docker.errors.NotFound:
                 return None
-            except (OSError, ValueError) as error:  # of a file; its content isn't in the error's text
+            except (OSError, ValueError) as error:
+                # The error is about a file. Its text doesn't have the file's content.
                 if found.id not in self._keyless:
                     problem = error.strerror if isinstance(error, OSError) else "it isn't text"
-                    log.error("node %s can't be used, a secret with its keys can't be read: %s", found.name, problem)
+                    log.error(
+                        "node %s can't be used, a secret with its keys can't be read: %s",
+                        found.name,
+                        problem,
+                    )
                 self._keyless.add(found.id)
-                return NodeRecord(found.name, found.id)
+                return Endpoint(found.name, found.id)
             region = next(filter(None, map(env.get, REGION_VARIABLES)), "us-east-1")
             keys = self._known[found.id] = (*keys_from_env(env, config.image), region)
-        return NodeRecord(found.name, found.id, found.host, self.node_port, *keys)
+        return Endpoint(found.name, found.id, found.host, self.node_port, *keys)
 
     def _own(self, client: docker.DockerClient) -> Own:
         id = own_container_id()
@@ -114,7 +139,10 @@ class DockerReader:
             me = client.api.inspect_container(id)
         except docker.errors.NotFound:  # Docker is that of another machine
             return Own()
-        networks = {name: network["NetworkID"] for name, network in me["NetworkSettings"]["Networks"].items()}
+        networks = {
+            name: network["NetworkID"]
+            for name, network in me["NetworkSettings"]["Networks"].items()
+        }
         labels = me["Config"]["Labels"] or {}
         service, task = (labels.get(f"com.docker.swarm.{what}.id") for what in ("service", "task"))
         return Own(me["Image"], service, task, None if "host" in networks else networks)
@@ -122,19 +150,30 @@ class DockerReader:
     # -- containers
 
     def _containers(self, client: docker.DockerClient, own: Own, manager: bool) -> Iterator[Found]:
-        """The containers of this host; without those of tasks where `manager` says that tasks are read as such."""
-        for container in client.api.containers(all=True, filters={"name": re.escape(self.node_name)}):
+        """The containers of this host that are nodes.
+
+        On a `manager` of a Swarm, those of tasks aren't among them: they are read as tasks.
+        """
+        for container in client.api.containers(
+            all=True, filters={"name": re.escape(self.node_name)}
+        ):
             name = self._node_name(container, manager)
-            if name is None or (own.image and container["ImageID"] == own.image):  # another gateway, oddly named
+            # The latter is another gateway with a node's name.
+            if name is None or (own.image and container["ImageID"] == own.image):
                 continue
             reachable, host = self._address(container, own)
             if reachable:
                 yield Found(
-                    name, container["Id"], host, container["Created"], partial(self._inspect, client, container["Id"])
+                    name,
+                    container["Id"],
+                    host,
+                    container["Created"],
+                    partial(self._inspect, client, container["Id"]),
                 )
 
     def _node_name(self, container: dict[str, Any], manager: bool) -> str | None:
-        names = [name[1:] for name in container["Names"] or () if name.count("/") == 1]  # more: a link's alias
+        # A name with more than one slash is the alias of a link.
+        names = [name[1:] for name in container["Names"] or () if name.count("/") == 1]
         labels = container["Labels"] or {}
         task = labels.get("com.docker.swarm.task.id")
         if not names or (task and manager) or labels.get("com.docker.compose.oneoff") == "True":
@@ -143,7 +182,10 @@ class DockerReader:
         return name if self.node_name in name else None
 
     def _address(self, container: dict[str, Any], own: Own) -> tuple[bool, str | None]:
-        """Whether the container has a network that we can reach, and its address there if it runs."""
+        """Whether the container has a network that we can reach, and its address there.
+
+        The address is None where the container doesn't run.
+        """
         networks = container["NetworkSettings"]["Networks"]
         shared = sorted(name for name in networks if own.networks is None or name in own.networks)
         if container["State"] != "running":  # a paused one accepts connections and never answers
@@ -154,6 +196,7 @@ class DockerReader:
     @staticmethod
     def _inspect(client: docker.DockerClient, id: str) -> Config:
         config = client.api.inspect_container(id)["Config"]
-        # What the image set can't be told from what was given: a secret of ours may have such a name by chance.
+        # What the image set can't be told from what was given: a secret of ours may have such a
+        # name by chance.
         ours = {file.name for file in SECRETS.glob("*")} - {default for _, default, _ in KEY_FILES}
         return Config(config["Env"] or [], config["Image"], {name: name for name in ours})

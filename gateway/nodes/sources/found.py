@@ -1,4 +1,4 @@
-"""What Docker says of a container or a task, before it is a node."""
+"""What Docker says of a container or a task, before it is known whether it becomes a node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from gateway.nodes.sources.keys import Config
 
 
 class Found(NamedTuple):
-    """A container or a task with a node's name. Of several with one name, one that runs counts, then the newest."""
+    """A container or a task with a node's name.
+
+    Of several with one name, one that runs counts, then the newest.
+    """
 
     name: str
     id: str

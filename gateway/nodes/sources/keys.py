@@ -1,4 +1,4 @@
-"""A node's keys, from its environment and its secrets."""
+"""A node's keys, as its server itself finds them: in its environment and its secrets."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ KEY_VARIABLES = (
     ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"),
     ("RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY"),
 )
-# Variables that name a file, what the image of MinIO sets them to, and the variable that takes the file's content, the
-# last one last (loadEnvVarsFromFiles in MinIO's cmd/common-main.go). A file that isn't there doesn't count.
+# Variables that name a file, what the image of MinIO sets them to, and the variable that takes the
+# file's content, the last one last (loadEnvVarsFromFiles in MinIO's cmd/common-main.go). A file
+# that isn't there doesn't count.
 KEY_FILES = (
     ("MINIO_ACCESS_KEY_FILE", "access_key", "MINIO_ROOT_USER"),
     ("MINIO_SECRET_KEY_FILE", "secret_key", "MINIO_ROOT_PASSWORD"),
@@ -50,8 +51,8 @@ def keys_from_env(env: Mapping[str, str], image: str = "") -> tuple[str, str]:
 def with_key_files(env: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
     """The environment after the server has read the files that it names.
 
-    `secrets` has, by the name of each file in the node's `SECRETS` folder, the name of the same secret's file in ours.
-    Raises OSError or ValueError where ours can't be read.
+    `secrets` has, by the name of each file in the node's `SECRETS` folder, the name of the same
+    secret's file in ours. Raises OSError or ValueError where ours can't be read.
     """
     filled = dict(env)
     for variable, default, target in KEY_FILES:

@@ -1,9 +1,10 @@
 """The tasks of a Swarm as nodes, on whatever host they run: read on a manager.
 
-A task of a service whose name contains `node_name` is a node. The node is then the place, not the task:
-`<service>.<slot>`, or `<service>.<id of the Swarm's node>` where the service is global. Each reading asks for services
-and for tasks, and every `SWARM_SECONDS` whether this is a manager at all. No call tells what is in a secret, so a
-node's secrets are read where the same ones are mounted into this container.
+A task of a service whose name contains `node_name` is a node. The node is then the place, not the
+task: `<service>.<slot>`, or `<service>.<id of the Swarm's node>` where the service is global. Each
+reading asks for services and for tasks, and every `SWARM_SECONDS` whether this is a manager at all.
+No call tells what is in a secret, so a node's secrets are read where the same ones are mounted into
+this container.
 """
 
 from __future__ import annotations
@@ -30,9 +31,11 @@ class Swarm:
 
     def __init__(self, node_name: str) -> None:
         self.node_name = node_name
-        self._mounted: dict[str, str] = {}  # files in `SECRETS` by the id of their secret, where this is a task
+        # Files in `SECRETS` by the id of their secret, where this process is a task.
+        self._mounted: dict[str, str] = {}
         self._manager = False
-        self._asked = -math.inf  # monotonic time at which the engine last said whether it's a manager
+        # Monotonic time at which the engine last said whether it is a manager.
+        self._asked = -math.inf
 
     def forget(self) -> None:
         """Has the engine asked again: it may be the manager of nothing by the next reading."""
@@ -50,44 +53,57 @@ class Swarm:
         return self._manager
 
     def tasks(self, client: docker.DockerClient, own: Own) -> Iterator[Found]:
-        """The tasks that are to run, of services that are nodes. Those that were replaced are to be shut down."""
+        """The tasks that are to run, of services that are nodes.
+
+        Those that were replaced are to be shut down.
+        """
         api: Any = client.api  # whose stubs have no types for these
-        services = {
-            service["ID"]: service["Spec"]["Name"]
-            for service in api.services()  # Docker's filter by name takes only its beginning
-            if self.node_name in service["Spec"]["Name"]
-            and service["ID"] != own.service
-            and not service["Spec"]["Mode"].keys().isdisjoint(("Replicated", "Global"))  # jobs come to an end
-        }
+        services = self._services(api, own)
         if not services:
             return
         # "ready" is what the next task of a place is to be until the one before it has stopped.
-        wanted = {"service": [*services, *filter(None, [own.service])], "desired-state": ["running", "ready"]}
+        wanted = {
+            "service": [*services, *filter(None, [own.service])],
+            "desired-state": ["running", "ready"],
+        }
         for task in (tasks := api.tasks(filters=wanted)):
             if task["ID"] == own.task:
                 self._mounted = {secret["SecretID"]: file for file, secret in self._secrets(task)}
         for task in tasks:
-            attached = {each["Network"]["ID"]: each["Addresses"] for each in task.get("NetworksAttachments") or ()}
-            # The routing mesh isn't among the networks of a specification.
-            networks = {network["Target"] for network in task["Spec"].get("Networks") or ()}
-            shared = sorted(networks if own.networks is None else networks & set(own.networks.values()))
+            shared = shared_networks(task, own)
             place = task.get("Slot") or task.get("NodeID")
             if task["ServiceID"] == own.service or not shared or not place:
                 continue
-            running = task["DesiredState"] == task["Status"]["State"] == "running"
-            hosts = [address.split("/")[0] for id in shared for address in attached.get(id) or ()]
             yield Found(
                 f"{services[task['ServiceID']]}.{place}",
                 task["ID"],
-                hosts[0] if hosts and running else None,
+                task_host(task, shared),
                 datetime.fromisoformat(task["CreatedAt"]).timestamp(),
                 partial(self._specification, task),
             )
 
+    def _services(self, api: Any, own: Own) -> dict[str, str]:
+        """The names of the services whose tasks are nodes, by their ids.
+
+        Jobs are none of them, because they come to an end. They are all asked for: Docker's filter
+        by name takes only a name's beginning.
+        """
+        return {
+            service["ID"]: service["Spec"]["Name"]
+            for service in api.services()
+            if self.node_name in service["Spec"]["Name"]
+            and service["ID"] != own.service
+            and not service["Spec"]["Mode"].keys().isdisjoint(("Replicated", "Global"))
+        }
+
     def _specification(self, task: dict[str, Any]) -> Config:
         spec = task["Spec"].get("ContainerSpec") or {}
-        # A gateway that isn't a task has secrets as somebody mounted them: by their names, it is hoped.
-        ours = {file: self._mounted.get(each["SecretID"], each["SecretName"]) for file, each in self._secrets(task)}
+        # A gateway that isn't a task has secrets as somebody mounted them: by their names, it is
+        # hoped.
+        ours = {
+            file: self._mounted.get(each["SecretID"], each["SecretName"])
+            for file, each in self._secrets(task)
+        }
         return Config(spec.get("Env") or [], spec.get("Image", ""), ours)
 
     @staticmethod
@@ -96,3 +112,23 @@ class Swarm:
         for secret in (task["Spec"].get("ContainerSpec") or {}).get("Secrets") or ():
             if secret.get("File"):
                 yield secret["File"]["Name"].removeprefix(f"{SECRETS}/"), secret
+
+
+def shared_networks(task: dict[str, Any], own: Own) -> list[str]:
+    """The ids of the networks that a task shares with this process, sorted.
+
+    The routing mesh isn't among them, because it is in no specification.
+    """
+    networks = {network["Target"] for network in task["Spec"].get("Networks") or ()}
+    return sorted(networks if own.networks is None else networks & set(own.networks.values()))
+
+
+def task_host(task: dict[str, Any], shared: list[str]) -> str | None:
+    """A task's address in one of these networks; None where it doesn't run."""
+    if not task["DesiredState"] == task["Status"]["State"] == "running":
+        return None
+    attached = {
+        each["Network"]["ID"]: each["Addresses"] for each in task.get("NetworksAttachments") or ()
+    }
+    hosts = [address.split("/")[0] for id in shared for address in attached.get(id) or ()]
+    return hosts[0] if hosts else None
