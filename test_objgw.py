@@ -1,9 +1,11 @@
-"""The contract as a client sees it: what a PUT stores is what a GET returns, on the node that the id says.
+"""The contract as a client sees it: what a PUT stores is what a GET returns, on the node that the
+id says.
 
-These run against real MinIO containers, through real sockets; tests/harness makes them. The fixture `gateway` is a
-gateway with three nodes (`shared`) that no test changes; `faulty` is a stack whose faults are undone after each test;
-`stack` is an empty one of the test's own. Where a node is at fault, `steady` uses ids of the other nodes all the while:
-each request for them must succeed. What more is promised is in tests/stack, a file for each subject.
+These run against real MinIO containers, through real sockets; tests/harness makes them. The fixture
+`gateway` is a gateway with three nodes (`shared`) that no test changes; `faulty` is a stack whose
+faults are undone after each test; `stack` is an empty one of the test's own. Where a node is at
+fault, `steady` uses ids of the other nodes all the while: each request for them must succeed. What
+more is promised is in tests/stack, a file for each subject.
 """
 
 from __future__ import annotations
@@ -32,9 +34,9 @@ from tests.harness.http import KIB, MIB
 from tests.harness.stack import Stack
 from tests.harness.waiting import always, eventually, owner, random_id, together
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Ids and paths
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 GOOD_PATHS = {  # path as sent: id
     "/object/a": "a",
@@ -119,7 +121,9 @@ BAD_PATHS = {  # path as sent: status
 
 
 @pytest.mark.parametrize("path", GOOD_PATHS)
-def test_a_good_path_stores_and_returns_under_its_decoded_id(shared: Stack, gateway: Gateway, path: str) -> None:
+def test_a_good_path_stores_and_returns_under_its_decoded_id(
+    shared: Stack, gateway: Gateway, path: str
+) -> None:
     id, body = GOOD_PATHS[path], secrets.token_bytes(20)
     writable, _, query = path.partition("?")  # which reading ignores, and writing refuses
     if query:
@@ -152,7 +156,9 @@ def test_a_bad_path_is_refused_without_a_redirect_and_stores_nothing(
     assert [node.ids() for node in shared.nodes] == before
 
 
-@pytest.mark.parametrize("path", ["/object/a b", "/object/abc\t", "/object/a\x00b", "/object/abc\x7f", "object/abc"])
+@pytest.mark.parametrize(
+    "path", ["/object/a b", "/object/abc\t", "/object/a\x00b", "/object/abc\x7f", "object/abc"]
+)
 def test_a_request_line_that_is_no_http_is_refused_and_stores_nothing(
     shared: Stack, gateway: Gateway, path: str
 ) -> None:
@@ -165,15 +171,17 @@ def test_a_request_line_that_is_no_http_is_refused_and_stores_nothing(
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "OPTIONS", "TRACE", "PURGE"])
 def test_another_method_is_405_and_says_which_are_allowed(gateway: Gateway, method: str) -> None:
-    answer = gateway.request(method, "/object/abc", b"body" if method in ("POST", "PATCH") else None)
+    answer = gateway.request(
+        method, "/object/abc", b"body" if method in ("POST", "PATCH") else None
+    )
     assert answer.status == 405
     assert sorted(answer.headers["Allow"].split(", ")) == ["DELETE", "GET", "HEAD", "PUT"]
     assert answer.problem["title"] == "Method Not Allowed"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Objects
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 SIZES = (0, 1, 64 * KIB - 1, 64 * KIB, 64 * KIB + 1, 5 * MIB)
 
@@ -197,7 +205,11 @@ def test_what_is_put_is_what_get_returns_with_its_headers(gateway: Gateway, size
         assert answer.headers["Accept-Ranges"] == "bytes"
         stored = email.utils.parsedate_to_datetime(answer.headers["Last-Modified"]).timestamp()
         assert abs(stored - time.time()) < 30
-        leaked = [name for name in answer.headers if name.lower().startswith(("x-amz", "x-minio", "x-ratelimit"))]
+        leaked = [
+            name
+            for name in answer.headers
+            if name.lower().startswith(("x-amz", "x-minio", "x-ratelimit"))
+        ]
         assert not leaked
 
 
@@ -210,7 +222,9 @@ def test_an_upload_without_a_length_is_stored_like_any_other(gateway: Gateway, s
     assert (got.status, got.body, got.headers["Content-Length"]) == (200, body, str(size))
 
 
-def test_a_put_replaces_the_whole_object_and_its_content_type(shared: Stack, gateway: Gateway) -> None:
+def test_a_put_replaces_the_whole_object_and_its_content_type(
+    shared: Stack, gateway: Gateway
+) -> None:
     id = random_id()
     for size in (5 * MIB, 3, 64 * KIB + 1, 0, 1):
         body, kind = secrets.token_bytes(size), f"text/x-{size}"
@@ -238,10 +252,14 @@ def test_delete_is_204_whether_or_not_the_object_was_there(gateway: Gateway) -> 
 
 
 def test_one_connection_serves_requests_of_all_kinds_and_outcomes(gateway: Gateway) -> None:
-    connection, id, body = http.client.HTTPConnection(gateway.address, 3000, timeout=30), random_id(), b"x" * 70_000
+    connection, id, body = (
+        http.client.HTTPConnection(gateway.address, 3000, timeout=30),
+        random_id(),
+        b"x" * 70_000,
+    )
     statuses = []
     for method, path in [
-        ("GET", id), ("PUT", id), ("GET", "a.b"), ("HEAD", id), ("GET", id), ("POST", id), ("DELETE", id), ("HEAD", id),
+        ("GET", id), ("PUT", id), ("GET", "a.b"), ("HEAD", id), ("GET", id), ("POST", id), ("DELETE", id), ("HEAD", id),  # noqa: E501
     ]:  # fmt: skip
         connection.request(method, f"/object/{path}", body if method in ("PUT", "POST") else None)
         response = connection.getresponse()
@@ -252,9 +270,9 @@ def test_one_connection_serves_requests_of_all_kinds_and_outcomes(gateway: Gatew
     assert statuses == [404, 200, 400, 200, 200, 405, 204, 404]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Which node
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def put_all(gateway: Gateway, objects: dict[str, bytes]) -> None:
@@ -266,7 +284,10 @@ def put_all(gateway: Gateway, objects: dict[str, bytes]) -> None:
 def get_all(gateway: Gateway, ids: Iterable[str]) -> dict[str, bytes]:
     """What is returned for the ids, read several at a time."""
     ids = list(ids)
-    return {id: answer.body for id, answer in zip(ids, together(partial(gateway.get, id) for id in ids), strict=True)}
+    return {
+        id: answer.body
+        for id, answer in zip(ids, together(partial(gateway.get, id) for id in ids), strict=True)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +298,9 @@ def spread(shared: Stack) -> dict[str, bytes]:
     return objects
 
 
-def test_300_ids_are_each_on_their_owner_only_and_shared_out_evenly(shared: Stack, spread: dict[str, bytes]) -> None:
+def test_300_ids_are_each_on_their_owner_only_and_shared_out_evenly(
+    shared: Stack, spread: dict[str, bytes]
+) -> None:
     for node in shared.nodes:
         mine = node.ids() & spread.keys()
         assert mine == {id for id in spread if shared.owner(id) is node}
@@ -304,11 +327,17 @@ def test_gateways_beside_each_other_restarted_and_with_four_workers_have_one_map
 
 def test_one_two_five_and_twelve_nodes_each_hold_what_the_formula_says(stack: Stack) -> None:
     counts = (1, 2, 5, 12)  # a node's name ends in the counts that it is one of: -of5-of12
-    stack.add_nodes(f"{n:02}{''.join(f'-of{count}' for count in counts if n <= count)}-" for n in range(1, 13))
+    stack.add_nodes(
+        f"{n:02}{''.join(f'-of{count}' for count in counts if n <= count)}-" for n in range(1, 13)
+    )
     markers = {count: f"-of{count}-" if count < 12 else stack.marker for count in counts}
-    buckets = {count: f"{BUCKET}-of{count}" for count in counts}  # so that no two gateways have a layout in common
+    buckets = {
+        count: f"{BUCKET}-of{count}" for count in counts
+    }  # so that no two gateways have a layout in common
     gateways = together(
-        partial(stack.add_gateway, {"OBJGW_NODE_NAME": markers[count], "OBJGW_BUCKET": buckets[count]})
+        partial(
+            stack.add_gateway, {"OBJGW_NODE_NAME": markers[count], "OBJGW_BUCKET": buckets[count]}
+        )
         for count in counts
     )
     for count, gateway in zip(counts, gateways, strict=True):
@@ -319,16 +348,22 @@ def test_one_two_five_and_twelve_nodes_each_hold_what_the_formula_says(stack: St
         put_all(gateway, {id: id.encode() for id in ids})
         assert all(has(gateway, id) for id in ids[:60])
         for node in stack.nodes:
-            mine = {id for id in ids if owner(id, chosen) == node.name} if node.name in chosen else set()
+            mine = (
+                {id for id in ids if owner(id, chosen) == node.name}
+                if node.name in chosen
+                else set()
+            )
             assert node.ids(buckets[count]) == mine
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Nodes that come, go and change
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def test_ids_of_a_stopped_node_get_503_until_it_is_back_and_all_others_are_untouched(faulty: Stack) -> None:
+def test_ids_of_a_stopped_node_get_503_until_it_is_back_and_all_others_are_untouched(
+    faulty: Stack,
+) -> None:
     gateway, (lost, *others) = faulty.gateways[0], faulty.nodes
     ids = store(faulty, faulty.nodes)
     with faulty.steady(gateway, [ids[node] for node in others]):
@@ -336,7 +371,9 @@ def test_ids_of_a_stopped_node_get_503_until_it_is_back_and_all_others_are_untou
         began = time.monotonic()
         assert_unavailable_for_all_methods(gateway, ids[lost])
         assert time.monotonic() - began < 15
-        always(lambda: gateway.get(ids[lost]).status == 503, seconds=3)  # renewals of the node list don't change it
+        always(
+            lambda: gateway.get(ids[lost]).status == 503, seconds=3
+        )  # renewals of the node list don't change it
         lost.start()
         eventually(has, gateway, ids[lost], within=PROMPT)
         assert gateway.put(ids[lost], b"new").status == 200
@@ -344,7 +381,9 @@ def test_ids_of_a_stopped_node_get_503_until_it_is_back_and_all_others_are_untou
     assert_only_own_ids_reached(faulty)
 
 
-def test_ids_of_a_removed_node_get_503_until_it_is_made_anew_and_all_others_are_untouched(faulty: Stack) -> None:
+def test_ids_of_a_removed_node_get_503_until_it_is_made_anew_and_all_others_are_untouched(
+    faulty: Stack,
+) -> None:
     gateway, (one, lost, three) = faulty.gateways[0], faulty.nodes
     ids = store(faulty, faulty.nodes)
     with faulty.steady(gateway, [ids[one], ids[three]]):
@@ -357,7 +396,9 @@ def test_ids_of_a_removed_node_get_503_until_it_is_made_anew_and_all_others_are_
 
 
 @pytest.mark.parametrize("change", ["nothing new", "address", "keys", "address and keys"])
-def test_a_node_made_anew_is_found_without_a_restart_of_the_gateway(faulty: Stack, change: str) -> None:
+def test_a_node_made_anew_is_found_without_a_restart_of_the_gateway(
+    faulty: Stack, change: str
+) -> None:
     gateway, (*others, anew) = faulty.gateways[0], faulty.nodes
     ids = store(faulty, faulty.nodes)
     with faulty.steady(gateway, [ids[node] for node in others]):
@@ -373,7 +414,9 @@ def test_a_node_made_anew_is_found_without_a_restart_of_the_gateway(faulty: Stac
     assert_only_own_ids_reached(faulty)
 
 
-def test_while_all_nodes_are_stopped_every_id_gets_503_and_all_is_good_once_they_are_back(faulty: Stack) -> None:
+def test_while_all_nodes_are_stopped_every_id_gets_503_and_all_is_good_once_they_are_back(
+    faulty: Stack,
+) -> None:
     gateway, ids = faulty.gateways[0], store(faulty, faulty.nodes)
     together([node.stop for node in faulty.nodes])
     for id in ids.values():

@@ -17,7 +17,9 @@ class Empty(objgw.Gateway):
         pass
 
     def __call__(self, _environ: dict[str, Any], start_response: Any) -> list[bytes]:
-        start_response("200 OK", [("Content-Type", "application/octet-stream"), ("Content-Length", "1024")])
+        start_response(
+            "200 OK", [("Content-Type", "application/octet-stream"), ("Content-Length", "1024")]
+        )
         return [BODY]
 
 

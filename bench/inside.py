@@ -1,4 +1,6 @@
-"""Where the commands run that need nodes to do harm to: in the tests' container, with the tests' harness."""
+"""Where the commands run that need nodes to do harm to: in the tests' container, with the tests'
+harness.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 @contextmanager
 def in_tests_container(script: str) -> Iterator[Stack]:
-    """An empty stack, gone afterwards. Outside the tests' container the command is run again inside of it instead."""
+    """An empty stack, gone afterwards.
+
+    Outside the tests' container the command is run again inside of it instead.
+    """
     if "BENCH_INSIDE" not in os.environ:
         os.chdir(CHECKOUT)
         compose = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]

@@ -1,8 +1,10 @@
-"""What the benchmark measures and what it runs on: targets, containers, namespaces, and the CPU and memory they used.
+"""What the benchmark measures and what it runs on: targets, containers, namespaces, and the CPU and
+memory they used.
 
-A `Target` answers on 127.0.0.1 inside a container's network namespace. Load enters that namespace: wrk and nginx with
-nsenter, this script's own client with setns. So no published port and no docker-proxy is measured, and no load leaves
-loopback. `Lab` starts it all under a label of its own and takes it away again, however the run ends.
+A `Target` answers on 127.0.0.1 inside a container's network namespace. Load enters that namespace:
+wrk and nginx with nsenter, this script's own client with setns. So no published port and no
+docker-proxy is measured, and no load leaves loopback. `Lab` starts it all under a label of its own
+and takes it away again, however the run ends.
 """
 
 from __future__ import annotations
@@ -47,11 +49,14 @@ class BenchError(Exception):
     """The benchmark can't go on; the message says why."""
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Targets and this script's own client
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def connect(pid: int, port: int) -> http.client.HTTPConnection:
-    """A connection to 127.0.0.1:port in the network namespace of a process. It can't be opened a second time."""
+    """A connection to 127.0.0.1:port in the network namespace of a process.
+
+    It can't be opened a second time.
+    """
     theirs = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     try:
         enter(theirs)
@@ -76,7 +81,10 @@ def enter(namespace: int) -> None:
 
 @dataclass
 class Target:
-    """What is measured. `path` makes a request's path of method and id; `cpu` gives the CPU seconds used so far."""
+    """What is measured.
+
+    `path` makes a request's path of method and id; `cpu` gives the CPU seconds used so far.
+    """
 
     name: str
     pid: int
@@ -92,7 +100,9 @@ class Target:
             return reply.status, reply.read()
 
     def store(self, object_id: str, size: int) -> None:
-        """Stores an object; goes on trying for some time, since a gateway may not have found its nodes yet."""
+        """Stores an object; goes on trying for some time, since a gateway may not have found its
+        nodes yet.
+        """
         until = time.monotonic() + 30
         while True:
             try:
@@ -110,7 +120,9 @@ class Target:
         with contextlib.closing(connect(self.pid, self.port)) as connection:
             begin = time.monotonic()
             body = (b"x" * count for count in paced(size, seconds))
-            connection.request("PUT", self.path("PUT", object_id), body, {"Content-Length": str(size)})
+            connection.request(
+                "PUT", self.path("PUT", object_id), body, {"Content-Length": str(size)}
+            )
             reply = connection.getresponse()
             reply.read()
         if reply.status not in (200, 201, 204):
@@ -165,12 +177,14 @@ def side_by_side(calls: list[Callable[[], Any]], threads: int) -> list[Any]:
     try:
         return list(pool.map(result, calls))
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)  # after Ctrl-C they end when their connections do
+        pool.shutdown(
+            wait=False, cancel_futures=True
+        )  # after Ctrl-C they end when their connections do
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Requests to MinIO, signed (SigV4) for a node that is asked as 127.0.0.1:9000
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def access_key(node: int) -> str:
     return f"bench{node}"
 
@@ -179,7 +193,9 @@ def secret_key(node: int) -> str:
     return f"treepotato{node}"
 
 
-def signature(node: int, stamp: str, method: str, path: str, query: str, headers: dict[str, str]) -> str:
+def signature(
+    node: int, stamp: str, method: str, path: str, query: str, headers: dict[str, str]
+) -> str:
     """The signature of a request without a hash of its body."""
     scope = f"{stamp[:8]}/us-east-1/s3/aws4_request"
     lines = "".join(f"{name}:{value}\n" for name, value in headers.items())
@@ -207,26 +223,37 @@ def presigned(node: int, method: str, path: str, more: str = "") -> str:
 def signed_headers(node: int, path: str, query: str) -> dict[str, str]:
     """The headers of a signed GET; MinIO's admin calls take no presigned ones."""
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    headers = {"host": "127.0.0.1:9000", "x-amz-content-sha256": "UNSIGNED-PAYLOAD", "x-amz-date": stamp}
+    headers = {
+        "host": "127.0.0.1:9000",
+        "x-amz-content-sha256": "UNSIGNED-PAYLOAD",
+        "x-amz-date": stamp,
+    }
     credential = f"{access_key(node)}/{stamp[:8]}/us-east-1/s3/aws4_request"
     sign = signature(node, stamp, "GET", path, query, headers)
-    scheme = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={';'.join(headers)}, Signature={sign}"
+    scheme = (
+        f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={';'.join(headers)}, "
+        f"Signature={sign}"
+    )
     return {**headers, "Authorization": scheme}
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Containers and processes, and what they have used
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def run(*command: str) -> str:
     """A command's output; BenchError with what it said where it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise BenchError(f"{' '.join(command[:6])} …: {(done.stderr or done.stdout).strip()[-2000:]}")
+        raise BenchError(
+            f"{' '.join(command[:6])} …: {(done.stderr or done.stdout).strip()[-2000:]}"
+        )
     return done.stdout.strip()
 
 
 def cgroup(pid: int, controller: str, *names: str) -> str:
-    """The text of the first of these files that there is in a process's cgroup, of version 1 or 2."""
+    """The text of the first of these files that there is in a process's cgroup, of
+    version 1 or 2.
+    """
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
         for name in names if controller in controllers.split(",") or not controllers else ():
@@ -244,7 +271,9 @@ def container_cpu(pid: int) -> float:
 
 
 def container_memory(pid: int) -> float:
-    """The most memory that the container has had, in MiB; its page cache counts, as it does for its limit."""
+    """The most memory that the container has had, in MiB; its page cache counts, as it does for its
+    limit.
+    """
     return int(cgroup(pid, "memory", "memory.max_usage_in_bytes", "memory.peak")) / 2**20
 
 
@@ -254,7 +283,10 @@ def children(pid: int) -> list[int]:
 
 def process_cpu(pid: int) -> float:
     """CPU seconds of a process and its children."""
-    stats = [Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split() for each in (pid, *children(pid))]
+    stats = [
+        Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()
+        for each in (pid, *children(pid))
+    ]
     return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
 
 
@@ -285,7 +317,9 @@ class Lab:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.sweep()
         with contextlib.suppress(BenchError):
-            run("docker", "rmi", "--no-prune", IMAGE)  # the name only: its layers are the next build's cache
+            run(
+                "docker", "rmi", "--no-prune", IMAGE
+            )  # the name only: its layers are the next build's cache
 
     def sweep(self) -> None:
         """Removes what has this benchmark's label, and nothing else."""
@@ -318,12 +352,22 @@ class Lab:
         """Starts nodes and waits for them; what a node is asked is presigned."""
         started = []
         for n in numbers:
-            keys = ("-e", f"MINIO_ACCESS_KEY={access_key(n)}", "-e", f"MINIO_SECRET_KEY={secret_key(n)}")
+            keys = (
+                "-e",
+                f"MINIO_ACCESS_KEY={access_key(n)}",
+                "-e",
+                f"MINIO_SECRET_KEY={secret_key(n)}",
+            )
             pid = self.container(f"{self.marker}-{n}", network, *keys, MINIO, "server", "/data")
-            started.append(Target("direct", pid, 9000, partial(direct_path, n), partial(container_cpu, pid)))
+            started.append(
+                Target("direct", pid, 9000, partial(direct_path, n), partial(container_cpu, pid))
+            )
             self.node_pids.append(pid)
         for node in started:
-            eventually("a node", partial(lambda node: node.ask("GET", "/minio/health/ready")[0] == 200, node))
+            eventually(
+                "a node",
+                partial(lambda node: node.ask("GET", "/minio/health/ready")[0] == 200, node),
+            )
         return started
 
     def nodes_cpu(self) -> float:
@@ -334,37 +378,66 @@ class Lab:
         """Starts a gateway."""
         options = [word for each in env for word in ("-e", each)]
         pid = self.container(f"{PREFIX}-{name}", network, *options, *SOCKET, image)
-        return Target(name, pid, port, lambda _, object_id: f"/object/{object_id}", partial(container_cpu, pid))
+        return Target(
+            name,
+            pid,
+            port,
+            lambda _, object_id: f"/object/{object_id}",
+            partial(container_cpu, pid),
+        )
 
     def own(self, network: str, name: str = OWN) -> Target:
         """Starts this gateway as it comes, but for the name of its nodes."""
         return self.gateway(name, network, IMAGE, 3000, [f"OBJGW_NODE_NAME={self.marker}"])
 
     def app(self, name: str, network: str, module: str, *options: str) -> Target:
-        """Starts another WSGI app of this folder in the gateway's image, with its settings and these of gunicorn."""
+        """Starts another WSGI app of this folder in the gateway's image, with its settings and
+        these of gunicorn.
+        """
         mounts = ("-v", f"{HERE}/{module}.py:/srv/objgw/{module}.py:ro", *SOCKET)
         command = ("gunicorn", "-b", "0.0.0.0:3000", *options, f"{module}:app")
         env = ("-e", f"OBJGW_NODE_NAME={self.marker}")
         pid = self.container(f"{PREFIX}-{name}", network, *mounts, *env, IMAGE, *command)
-        target = Target(name, pid, 3000, lambda _, object_id: f"/object/{object_id}", partial(container_cpu, pid))
+        target = Target(
+            name,
+            pid,
+            3000,
+            lambda _, object_id: f"/object/{object_id}",
+            partial(container_cpu, pid),
+        )
         eventually(name, lambda: target.ask("GET", "/object/ready")[0] in (200, 404))
         return target
 
     def nginx(self, network: str, pid: int, numbers: Iterable[int]) -> tuple[Target, Target]:
-        """Starts the machine's nginx in the network namespace of a process: before the first node, and before all."""
+        """Starts the machine's nginx in the network namespace of a process: before the first node,
+        and before all.
+        """
         address = '{{(index .NetworkSettings.Networks "' + network + '").IPAddress}}'
-        servers = [f"server {run('docker', 'inspect', '-f', address, f'{self.marker}-{n}')}:9000;" for n in numbers]
+        servers = [
+            f"server {run('docker', 'inspect', '-f', address, f'{self.marker}-{n}')}:9000;"
+            for n in numbers
+        ]
         folder = self.folder / f"nginx-{pid}"
         folder.mkdir()
         config = (HERE / "nginx.conf").read_text()
-        for name, value in (("FOLDER", str(folder)), ("ONE", servers[0]), ("ALL", " ".join(servers))):
+        for name, value in (
+            ("FOLDER", str(folder)),
+            ("ONE", servers[0]),
+            ("ALL", " ".join(servers)),
+        ):
             config = config.replace(name, value)
         (folder / "nginx.conf").write_text(config)
         files = ["-e", f"{folder}/nginx.log", "-p", str(folder), "-c", f"{folder}/nginx.conf"]
         process = subprocess.Popen(["nsenter", "-t", str(pid), "-n", "nginx", *files])
         self.nginx_processes.append(process)
         one, all_nodes = (
-            Target(name, pid, port, lambda _, object_id: f"/{BUCKET}/{object_id}", partial(process_cpu, process.pid))
+            Target(
+                name,
+                pid,
+                port,
+                lambda _, object_id: f"/{BUCKET}/{object_id}",
+                partial(process_cpu, process.pid),
+            )
             for name, port in (("nginx", 3001), (f"nginx{len(servers)}", 3002))
         )
         eventually("nginx", lambda: one.ask("HEAD", "/")[0])

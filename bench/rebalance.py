@@ -3,10 +3,11 @@
 
     bench/rebalance.py --small 5000 --large 40      # needs Docker and docker-compose; runs in the tests' container
 
-Strategy. `seed` PUTs small and large objects through a gateway with three nodes. `load` is clients that GET small ones
-for a few seconds; each answer must be 200 with the right bytes. It runs before, again and again while
-`objgwctl.py rebalance` works in the gateway's container, and afterwards. At the end `objgwctl.py check` must be clean.
-"""
+Strategy. `seed` PUTs small and large objects through a gateway with three nodes. `load` is clients
+that GET small ones for a few seconds; each answer must be 200 with the right bytes. It runs before,
+again and again while `objgwctl.py rebalance` works in the gateway's container, and afterwards. At
+the end `objgwctl.py check` must be clean.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -42,7 +43,9 @@ def content(id: str, size: int) -> bytes:
 
 def seed(small: int, large: int, port: int) -> dict[str, Any]:
     """Stores the objects; how many."""
-    ids = [(f"small{n}", SMALL) for n in range(small)] + [(f"large{n}", LARGE) for n in range(large)]
+    ids = [(f"small{n}", SMALL) for n in range(small)] + [
+        (f"large{n}", LARGE) for n in range(large)
+    ]
 
     def store(share: list[tuple[str, int]]) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -66,7 +69,10 @@ def load(small: int, seconds: float, port: int) -> dict[str, Any]:
     until = time.monotonic() + seconds
 
     def use(number: int) -> None:
-        connection, choice = http.client.HTTPConnection("127.0.0.1", port, timeout=60), random.Random(number)
+        connection, choice = (
+            http.client.HTTPConnection("127.0.0.1", port, timeout=60),
+            random.Random(number),
+        )
         while (began := time.monotonic()) < until:
             id = f"small{choice.randrange(small)}"
             try:
@@ -102,13 +108,17 @@ def together(reports: list[dict[str, Any]]) -> dict[str, Any]:
     """The median of each figure, and all failures."""
     failed = sum((Counter(report["failed"]) for report in reports), Counter[str]())
     figures = [name for name in reports[0] if name != "failed"]
-    medians = {name: round(statistics.median(report[name] for report in reports), 1) for name in figures}
+    medians = {
+        name: round(statistics.median(report[name] for report in reports), 1) for name in figures
+    }
     return {**medians, "failed": dict(failed)}
 
 
 def ctl(gateway: Gateway, *arguments: str) -> tuple[int, dict[str, Any]]:
     """Exit code and JSON of objgwctl.py in the gateway's container."""
-    done: Any = gateway.container.exec_run(["python", "objgwctl.py", *arguments, "--json"], user="root", demux=True)
+    done: Any = gateway.container.exec_run(
+        ["python", "objgwctl.py", *arguments, "--json"], user="root", demux=True
+    )
     output, errors = ((each or b"").decode() for each in done.output)
     assert output, errors
     return done.exit_code, json.loads(output)
@@ -150,7 +160,9 @@ def rebalance(stack: Stack, small: int, large: int, options: list[str]) -> dict[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("within", nargs="?", choices=["load"], help="only the clients, against 127.0.0.1")
+    parser.add_argument(
+        "within", nargs="?", choices=["load"], help="only the clients, against 127.0.0.1"
+    )
     parser.add_argument("--role", choices=["seed", "load"], default="load", help="of the clients")
     parser.add_argument("--small", type=int, default=5000, help=f"objects of {SMALL} bytes")
     parser.add_argument("--large", type=int, default=40, help=f"objects of {LARGE} bytes")
@@ -162,7 +174,11 @@ def main() -> None:
     if given.within:
         seeding = given.role == "seed"
         print(
-            json.dumps((seed if seeding else load)(given.small, given.large if seeding else given.seconds, given.port))
+            json.dumps(
+                (seed if seeding else load)(
+                    given.small, given.large if seeding else given.seconds, given.port
+                )
+            )
         )
         return
     named = {"--limit": given.limit, "--jobs": given.jobs}
@@ -170,7 +186,9 @@ def main() -> None:
     with in_tests_container(__file__) as stack:
         report = rebalance(stack, given.small, given.large, options)
         print(json.dumps(report, indent=2))
-    failed = any(report[when]["failed"] for when in ("GETs before", "GETs meanwhile", "GETs afterwards"))
+    failed = any(
+        report[when]["failed"] for when in ("GETs before", "GETs meanwhile", "GETs afterwards")
+    )
     raise SystemExit(failed or not report["check"]["clean"])
 
 

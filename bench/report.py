@@ -1,4 +1,7 @@
-"""What was measured, as Markdown. A figure is the median of the rounds; a ratio is the median of each round's ratio."""
+"""What was measured, as Markdown.
+
+A figure is the median of the rounds; a ratio is the median of each round's ratio.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ METHODS = ("PUT", "GET", "HEAD", "DELETE")
 
 
 class Sample(NamedTuple):
-    """One cell on one target in one round: requests/s, latencies in ms, CPU ms a request of target and of nodes."""
+    """One cell on one target in one round: requests/s, latencies in ms, CPU ms a request of target
+    and of nodes.
+    """
 
     rate: float
     p50: float
@@ -42,10 +47,14 @@ class Results:
         self.nodes: dict[tuple[str, int], list[Sample]] = collections.defaultdict(list)
         self.profile = ""
 
-    def ratio(self, work: str, connections: int, target: str, other: str, field: str = "rate") -> float | None:
+    def ratio(
+        self, work: str, connections: int, target: str, other: str, field: str = "rate"
+    ) -> float | None:
         """One target to another; None where one of them wasn't measured."""
         both = [self.samples.get((work, connections, name), []) for name in (target, other)]
-        return middle(getattr(a, field) / max(getattr(b, field), 1e-9) for a, b in zip(*both, strict=False))
+        return middle(
+            getattr(a, field) / max(getattr(b, field), 1e-9) for a, b in zip(*both, strict=False)
+        )
 
     def large_ratio(self, method: str, target: str, other: str) -> float | None:
         both = [self.large.get((method, name), []) for name in (target, other)]
@@ -53,7 +62,9 @@ class Results:
 
     def tail(self, target: str) -> float | None:
         """p99 by p50 of small GETs at 256 connections."""
-        return middle(sample.p99 / sample.p50 for sample in self.samples.get(("GET", 256, target), []))
+        return middle(
+            sample.p99 / sample.p50 for sample in self.samples.get(("GET", 256, target), [])
+        )
 
     def growth_ratio(self, name: str, field: str = "rate") -> float | None:
         """What twelve nodes are to one, in the same round."""
@@ -61,21 +72,49 @@ class Results:
         return middle(getattr(a, field) / getattr(b, field) for a, b in zip(*both, strict=False))
 
     def reach(self) -> str:
-        """The measured figures beside those that were asked for; a row with "-" is there to compare."""
-        upstream = max((float(each.split()[0]) for each in self.upstream.get(OWN, {}).values()), default=None)
+        """The measured figures beside those that were asked for; a row with "-" is there to
+        compare.
+        """
+        upstream = max(
+            (float(each.split()[0]) for each in self.upstream.get(OWN, {}).values()), default=None
+        )
         crowd = self.crowd[OWN][0] if OWN in self.crowd else None
         get, cpu = partial(self.ratio, "GET", 32), partial(self.ratio, "GET", 32, field="cpu")
         rows: list[tuple[str, float | None, str, float, float]] = [
             ("small GET, 32 connections, requests/s, / nginx", get(OWN, "nginx"), "≥", 0.45, 0.65),
             ("- / nginx before the same three nodes", get(OWN, "nginx3"), "", 0, 0),
             ("- / the same without metrics, log and page", get(OWN, "quiet"), "≥", 0.95, 1),
-            ("small GET, CPU a request, / empty app, gunicorn's gevent worker", cpu(OWN, "gevent"), "≤", 3, 2),
+            (
+                "small GET, CPU a request, / empty app, gunicorn's gevent worker",
+                cpu(OWN, "gevent"),
+                "≤",
+                3,
+                2,
+            ),
             ("- / empty app, our worker, which the gateway has", cpu(OWN, "empty"), "≤", 3, 2),
             ("- nginx / empty app, our worker", cpu("nginx", "empty"), "", 0, 0),
-            ("small PUT, 32 connections, requests/s, / direct", self.ratio("PUT", 32, OWN, "direct"), "≥", 0.75, 0.9),
-            ("256 MiB GET, one stream, / direct", self.large_ratio("GET", OWN, "direct"), "≥", 0.65, 0.85),
+            (
+                "small PUT, 32 connections, requests/s, / direct",
+                self.ratio("PUT", 32, OWN, "direct"),
+                "≥",
+                0.75,
+                0.9,
+            ),
+            (
+                "256 MiB GET, one stream, / direct",
+                self.large_ratio("GET", OWN, "direct"),
+                "≥",
+                0.65,
+                0.85,
+            ),
             ("256 MiB GET, one stream, / nginx", self.large_ratio("GET", OWN, "nginx"), "≥", 1, 1),
-            ("256 MiB PUT, one stream, / direct", self.large_ratio("PUT", OWN, "direct"), "≥", 0.75, 0.9),
+            (
+                "256 MiB PUT, one stream, / direct",
+                self.large_ratio("PUT", OWN, "direct"),
+                "≥",
+                0.75,
+                0.9,
+            ),
             ("small GET, 256 connections, p99 / p50", self.tail(OWN), "≤", 5, 3),
             ("- nginx", self.tail("nginx"), "", 0, 0),
             ("small GET, requests/s of 12 nodes / of 1", self.growth_ratio(OWN), "≥", 0.9, 1),
@@ -88,10 +127,27 @@ class Results:
         for what, value, sign, least, aim in rows:
             verdict, shown = "not measured", ""
             if value is not None:
-                met = [value >= figure if sign == "≥" else value <= figure for figure in (least, aim)]
-                verdict = "" if not sign else "aim reached" if met[1] else "reached" if met[0] else "**not reached**"
+                met = [
+                    value >= figure if sign == "≥" else value <= figure for figure in (least, aim)
+                ]
+                verdict = (
+                    ""
+                    if not sign
+                    else "aim reached"
+                    if met[1]
+                    else "reached"
+                    if met[0]
+                    else "**not reached**"
+                )
                 shown = f"{value:.0f}" if value >= 20 else f"{value:.2f}"
-            lines.append([what, shown, *(f"{sign} {figure:g}" if sign else "" for figure in (least, aim)), verdict])
+            lines.append(
+                [
+                    what,
+                    shown,
+                    *(f"{sign} {figure:g}" if sign else "" for figure in (least, aim)),
+                    verdict,
+                ]
+            )
         return table(["what", "measured", "at least", "aim", ""], lines)
 
     def cells(self, titles: dict[str, str]) -> str:
@@ -99,13 +155,18 @@ class Results:
         lines = []
         for (work, connections, target), samples in self.samples.items():
             rates = [sample.rate for sample in samples]
-            times = [median(getattr(sample, field) for sample in samples) for field in ("p50", "p99", "cpu", "nodes")]
+            times = [
+                median(getattr(sample, field) for sample in samples)
+                for field in ("p50", "p99", "cpu", "nodes")
+            ]
             ratios = [self.ratio(work, connections, target, other) for other in ("nginx", "direct")]
             failed = sum(sample.failed for sample in samples)
             line = [titles[work], str(connections), target, f"{median(rates):,.0f}", spread(rates)]
             lines.append([*line, *map(decimal, times), *map(decimal, ratios), str(failed or "")])
         head = ["request", "connections", "target", "requests/s", "spread", "p50 ms", "p99 ms"]
-        return table([*head, "CPU ms/request", "nodes' CPU", "/ nginx", "/ direct", "failed"], lines)
+        return table(
+            [*head, "CPU ms/request", "nodes' CPU", "/ nginx", "/ direct", "failed"], lines
+        )
 
     def larges(self) -> str:
         lines = []
@@ -128,9 +189,20 @@ class Results:
         lines = []
         for (name, count), samples in self.nodes.items():
             rates = [sample.rate for sample in samples]
-            cpu = [median(getattr(sample, field) for sample in samples) for field in ("cpu", "nodes")]
-            lines.append([str(count), name, f"{median(rates):,.0f}", spread(rates), *map(decimal, cpu)])
-        head = ["nodes", "target", "GET 1 KiB, 32 connections, requests/s", "spread", "CPU ms/request", "nodes' CPU"]
+            cpu = [
+                median(getattr(sample, field) for sample in samples) for field in ("cpu", "nodes")
+            ]
+            lines.append(
+                [str(count), name, f"{median(rates):,.0f}", spread(rates), *map(decimal, cpu)]
+            )
+        head = [
+            "nodes",
+            "target",
+            "GET 1 KiB, 32 connections, requests/s",
+            "spread",
+            "CPU ms/request",
+            "nodes' CPU",
+        ]
         return table(head, lines)
 
     def markdown(self, how: str, titles: dict[str, str]) -> str:
@@ -142,7 +214,12 @@ class Results:
             "Nodes 1 → 12": self.growth() if self.nodes else "",
             "Profile of a worker, small GETs": self.profile,
         }
-        return "\n".join([f"# Benchmark\n\n{how}", *(f"## {title}\n\n{text}" for title, text in parts.items() if text)])
+        return "\n".join(
+            [
+                f"# Benchmark\n\n{how}",
+                *(f"## {title}\n\n{text}" for title, text in parts.items() if text),
+            ]
+        )
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -167,18 +244,33 @@ def machine() -> str:
     """What it ran on, and with which versions."""
     cpu = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = int(Path("/proc/meminfo").read_text().split()[1]) / 2**20
-    code = "import gevent, gunicorn, platform as p; print(p.python_version(), gunicorn.__version__, gevent.__version__)"
-    python, gunicorn, gevent = run("docker", "exec", f"{PREFIX}-{OWN}", "python", "-c", code).split()
-    nginx = subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False).stderr.split("/")[-1].strip()
+    code = (
+        "import gevent, gunicorn, platform as p; print(p.python_version(), "
+        "gunicorn.__version__, gevent.__version__)"
+    )
+    python, gunicorn, gevent = run(
+        "docker", "exec", f"{PREFIX}-{OWN}", "python", "-c", code
+    ).split()
+    nginx = (
+        subprocess.run(["nginx", "-v"], capture_output=True, text=True, check=False)
+        .stderr.split("/")[-1]
+        .strip()
+    )
     commit = run("git", "-C", str(HERE), "rev-parse", "--short", "HEAD")
     if run("git", "-C", str(HERE), "status", "--porcelain"):
         commit += " with uncommitted changes"
     rows = [
         ["date", f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC"],
         ["commit", commit],
-        ["machine", f"{os.cpu_count()} cores ({cpu[1] if cpu else platform.machine()}), {memory:.0f} GiB"],
+        [
+            "machine",
+            f"{os.cpu_count()} cores ({cpu[1] if cpu else platform.machine()}), {memory:.0f} GiB",
+        ],
         ["kernel", platform.release()],
-        ["Docker", run("docker", "info", "-f", "{{.ServerVersion}}, cgroup version {{.CgroupVersion}}")],
+        [
+            "Docker",
+            run("docker", "info", "-f", "{{.ServerVersion}}, cgroup version {{.CgroupVersion}}"),
+        ],
         ["MinIO", MINIO.split(":")[1]],
         ["nginx", nginx],
         ["gateway", f"Python {python}, gunicorn {gunicorn}, gevent {gevent}"],

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""The benchmark: this gateway beside nginx, MinIO itself, an empty WSGI app and any other gateway, in one run.
+"""The benchmark: this gateway beside nginx, MinIO itself, an empty WSGI app and any other gateway,
+in one run.
 
     bench/run.py --quick            # 3 minutes; without --quick 20
 
-Strategy. A *cell* is one kind of request at one number of connections. In each round every cell runs on every target,
-one right after the other, and the first one changes from round to round, so that whatever else the machine does meets
-all of them. wrk makes the load, from a file of requests; large objects, and many at once, come from this script's own
-client. Every load is bounded in time, connections and bytes, and goes to loopback only (see lab.py).
+Strategy. A *cell* is one kind of request at one number of connections. In each round every cell
+runs on every target, one right after the other, and the first one changes from round to round, so
+that whatever else the machine does meets all of them. wrk makes the load, from a file of requests;
+large objects, and many at once, come from this script's own client. Every load is bounded in time,
+connections and bytes, and goes to loopback only (see lab.py).
 
 Needs root, Python 3.11 or later and nothing that pip installs.
 """
@@ -60,11 +62,13 @@ BASELINES = ("empty", "gevent", "quiet", "nginx3")  # measured with small GETs o
 BEGIN = time.monotonic()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Work
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 class Work(NamedTuple):
-    """Requests (method and id) that are sent in turn, how many bytes a PUT has, whether 404 is the right answer."""
+    """Requests (method and id) that are sent in turn, how many bytes a PUT has, whether 404 is the
+    right answer.
+    """
 
     title: str
     requests: list[tuple[str, str]]
@@ -92,19 +96,33 @@ PARTS = (*WORKS, "LARGE", "MEMORY", "UPSTREAM", "NODES")
 def fill(target: Target, megs: list[str] = MEGS) -> None:
     """Stores what the GETs ask for."""
     stored = [(SMALL, KIB), (PAGES, 4 * KIB), (megs, MIB)]
-    for result in side_by_side([partial(target.store, each, size) for names, size in stored for each in names], 8):
+    for result in side_by_side(
+        [partial(target.store, each, size) for names, size in stored for each in names], 8
+    ):
         if isinstance(result, Exception):
             raise result
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Measuring
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def measure(lab: Lab, target: Target, work: Work, connections: int, seconds: int) -> Sample:
     """Runs one cell, with wrk in the target's namespace."""
     requests = lab.folder / "requests"
-    requests.write_text("".join(f"{method} {target.path(method, each)}\n" for method, each in work.requests))
-    command = ["nsenter", "-t", str(target.pid), "-n", "wrk", "-t", str(min(connections, 2)), "-c", str(connections)]
+    requests.write_text(
+        "".join(f"{method} {target.path(method, each)}\n" for method, each in work.requests)
+    )
+    command = [
+        "nsenter",
+        "-t",
+        str(target.pid),
+        "-n",
+        "wrk",
+        "-t",
+        str(min(connections, 2)),
+        "-c",
+        str(connections),
+    ]
     command += ["-d", f"{seconds}s", "--timeout", "10s", "-s", f"{HERE}/load.lua"]
     before, nodes_before = target.cpu(), lab.nodes_cpu()
     said = run(*command, f"http://127.0.0.1:{target.port}/", "--", str(requests), str(work.body))
@@ -118,7 +136,9 @@ def measure(lab: Lab, target: Target, work: Work, connections: int, seconds: int
     return Sample(count / duration * 1e6, p50 / 1000, p99 / 1000, cpu, nodes_cpu, failed)
 
 
-def rounds(lab: Lab, results: Results, targets: list[Target], cells: list[tuple[str, int]], args: Any) -> None:
+def rounds(
+    lab: Lab, results: Results, targets: list[Target], cells: list[tuple[str, int]], args: Any
+) -> None:
     """All cells, and one large object each way, on all targets, in turn, several times."""
     for target in targets:
         measure(lab, target, WORKS["GET"], 32, 1)  # warms up; nobody sees it
@@ -139,7 +159,9 @@ def rounds(lab: Lab, results: Results, targets: list[Target], cells: list[tuple[
 
 
 def crowd(gateway: Target, slow: float) -> tuple[float, str]:
-    """Uploads and downloads at once, every second one taking `slow` seconds: peak MiB, and how it went."""
+    """Uploads and downloads at once, every second one taking `slow` seconds: peak MiB, and how it
+    went.
+    """
     names = ids("crowd", 8)
     for name in names:
         gateway.upload(name, CROWD_BYTES)
@@ -156,7 +178,9 @@ def crowd(gateway: Target, slow: float) -> tuple[float, str]:
 
 
 class Trace:
-    """The S3 requests that nodes get, told by the nodes as they come (what `mc admin trace` shows)."""
+    """The S3 requests that nodes get, told by the nodes as they come (what `mc admin
+    trace` shows).
+    """
 
     def __init__(self, nodes: list[Target]) -> None:
         self.calls: collections.Counter[str] = collections.Counter()
@@ -192,7 +216,9 @@ def upstream(gateway: Target, nodes: list[Target]) -> dict[str, str]:
         time.sleep(0.5)
         trace.calls.clear()
         for name in names:
-            status, _ = gateway.ask(method, gateway.path(method, name), b"x" * KIB if method == "PUT" else None)
+            status, _ = gateway.ask(
+                method, gateway.path(method, name), b"x" * KIB if method == "PUT" else None
+            )
             if status not in (200, 201, 204):
                 raise BenchError(f"{gateway.name}: {method} {name}: {status}")
         time.sleep(1.5)  # until the nodes have told all
@@ -214,7 +240,10 @@ def grow(lab: Lab, results: Results, args: Any) -> None:
             fill(node, MEGS[:0])
         gateway = lab.own(network, f"of-{count}")
         fill(gateway, MEGS[:0])
-        targets += [(OWN, count, gateway), ("nginx", count, lab.nginx(network, gateway.pid, numbers)[1])]
+        targets += [
+            (OWN, count, gateway),
+            ("nginx", count, lab.nginx(network, gateway.pid, numbers)[1]),
+        ]
     for _, _, target in targets:
         measure(lab, target, WORKS["GET"], 32, 1)
     for _ in range(args.rounds):
@@ -225,8 +254,22 @@ def grow(lab: Lab, results: Results, args: Any) -> None:
 def profile(lab: Lab, gateway: Target) -> str:
     """Where a worker's time goes, by py-spy: the functions with the largest shares of their own."""
     raw = lab.folder / "profile"
-    command = ["py-spy", "record", "-p", str(children(gateway.pid)[0]), "-d", "8", "-r", "500", "-F", "-f", "raw"]
-    with subprocess.Popen([*command, "-o", str(raw)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):
+    command = [
+        "py-spy",
+        "record",
+        "-p",
+        str(children(gateway.pid)[0]),
+        "-d",
+        "8",
+        "-r",
+        "500",
+        "-F",
+        "-f",
+        "raw",
+    ]
+    with subprocess.Popen(
+        [*command, "-o", str(raw)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ):
         measure(lab, gateway, WORKS["GET"], 32, 10)
     own: collections.Counter[str] = collections.Counter()
     for line in raw.read_text().splitlines():
@@ -238,9 +281,9 @@ def profile(lab: Lab, gateway: Target) -> str:
     return table(["own time", "function"], rows)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The run
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def say(text: str) -> None:
     print(f"{time.monotonic() - BEGIN:5.0f} s  {text}", file=sys.stderr, flush=True)
 
@@ -249,7 +292,12 @@ def open_bucket(number: int, node: Target) -> None:
     """Makes a node's bucket for direct requests and nginx: everybody may read and write it."""
     rights = ["s3:GetObject", "s3:PutObject", "s3:ListBucket"]  # without the last one a miss is 403
     resources = [f"arn:aws:s3:::{BUCKET}", f"arn:aws:s3:::{BUCKET}/*"]
-    statement = {"Effect": "Allow", "Principal": {"AWS": ["*"]}, "Action": rights, "Resource": resources}
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"AWS": ["*"]},
+        "Action": rights,
+        "Resource": resources,
+    }
     policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]}).encode()
     for more, body in ("", b""), ("&policy=", policy):
         status, text = node.ask("PUT", presigned(number, "PUT", f"/{BUCKET}", more), body)
@@ -272,14 +320,23 @@ def whole(lab: Lab, args: argparse.Namespace) -> str:
         starts[name] = partial(lab.gateway, network=network, image=image, port=int(port), env=env)
     gateways = [start(name=name) for name, start in starts.items()]
     empty = lab.app("empty", network, "empty")
-    apps = [empty, lab.app("gevent", network, "empty", "-k", "gevent"), lab.app("quiet", network, "quiet")]
+    apps = [
+        empty,
+        lab.app("gevent", network, "empty", "-k", "gevent"),
+        lab.app("quiet", network, "quiet"),
+    ]
     targets = [nodes[0], *lab.nginx(network, empty.pid, range(1, 4)), *apps, *gateways]
     for target in (*nodes, *gateways):
         fill(target)
     say("up")
 
     many = (32,) if args.quick else CONNECTIONS
-    cells = [(work, n) for work in WORKS if work in args.only for n in (CONNECTIONS if work == "GET" else many)]
+    cells = [
+        (work, n)
+        for work in WORKS
+        if work in args.only
+        for n in (CONNECTIONS if work == "GET" else many)
+    ]
     measured = sum(len(targets) - (len(BASELINES) if work != "GET" else 0) for work, _ in cells)
     a_round = measured * (args.seconds + 0.2) + 3 * len(targets)
     args.rounds = args.rounds or max(2, min(5, int((QUICK if args.quick else WHOLE) / a_round)))
@@ -296,24 +353,45 @@ def whole(lab: Lab, args: argparse.Namespace) -> str:
     for gateway in gateways if "MEMORY" in args.only else ():
         say(f"{gateway.name}: {CROWD} uploads and {CROWD} downloads")
         run("docker", "rm", "-f", f"{PREFIX}-{gateway.name}")
-        fresh = starts[gateway.name](name=f"{gateway.name}-crowd")  # cgroup version 2 can't reset a peak
+        fresh = starts[gateway.name](
+            name=f"{gateway.name}-crowd"
+        )  # cgroup version 2 can't reset a peak
         fresh.store("ready", 1)
         results.crowd[gateway.name] = crowd(fresh, 8 if args.quick else 20)
     if "NODES" in args.only and not args.quick:
         say("1 and 12 nodes")
         grow(lab, results, args)
     quick = ", --quick" if args.quick else ""
-    how = f"{args.rounds} rounds, {args.seconds} s a cell{quick}. What the figures mean: README.md.\n\n{ran_on}"
+    how = (
+        f"{args.rounds} rounds, {args.seconds} s a cell{quick}. What the figures mean: "
+        f"README.md.\n\n{ran_on}"
+    )
     return results.markdown(how, {name: work.title for name, work in WORKS.items()})
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="objgw beside nginx, MinIO and other gateways: bench/README.md")
+    parser = argparse.ArgumentParser(
+        description="objgw beside nginx, MinIO and other gateways: bench/README.md"
+    )
     option = parser.add_argument
-    option("--quick", action="store_true", help="3 minutes: mostly 32 connections, without the growth to 12 nodes")
+    option(
+        "--quick",
+        action="store_true",
+        help="3 minutes: mostly 32 connections, without the growth to 12 nodes",
+    )
     option("--write", action="store_true", help="keep the report as bench/RESULTS.md")
-    option("--gateway", action="append", default=[], metavar="NAME=IMAGE,PORT[,ENV=VALUE...]", help="one more")
-    option("--marker", default=f"{PREFIX}-amazin-object-storage-node", help="a node's name is this, '-' and a number")
+    option(
+        "--gateway",
+        action="append",
+        default=[],
+        metavar="NAME=IMAGE,PORT[,ENV=VALUE...]",
+        help="one more",
+    )
+    option(
+        "--marker",
+        default=f"{PREFIX}-amazin-object-storage-node",
+        help="a node's name is this, '-' and a number",
+    )
     option("--only", default=",".join(PARTS), help="some of %(default)s")
     option("--rounds", type=int, default=0, help="default: what the time allows, 2 to 5")
     option("--seconds", type=int, default=0, help="of a cell; default 2, with --quick 1")

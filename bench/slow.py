@@ -3,9 +3,10 @@
 
     bench/slow.py --each 500        # as many of each kind; needs Docker and docker-compose
 
-Strategy. One process holds the slow clients: they send their headers one byte a second, or their body one byte a
-second, or ask for a large object and never read. Whoever is dropped comes again at once. Another process is 20 normal
-clients that PUT and GET small objects, first in quiet and then under fire; each of their requests must succeed.
+Strategy. One process holds the slow clients: they send their headers one byte a second, or their
+body one byte a second, or ask for a large object and never read. Whoever is dropped comes again at
+once. Another process is 20 normal clients that PUT and GET small objects, first in quiet and then
+under fire; each of their requests must succeed.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Slow:
 
     def __init__(self, kind: str, port: int) -> None:
         self.kind, self.sock = kind, socket.socket()
-        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # what isn't read waits at the gateway
+        self.sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, 4096
+        )  # what isn't read waits at the gateway
         self.sock.connect(("127.0.0.1", port))
         self.sock.setblocking(False)
         self.sock.send(KINDS[kind])
@@ -66,8 +69,10 @@ class Slow:
 
 
 def besiege(each: int, port: int, counts: Any, over: Any) -> None:
-    """Keeps so many slow clients of each kind there until it is over. `counts` gets how many are there and were
-    dropped."""
+    """Keeps so many slow clients of each kind there until it is over.
+
+    `counts` gets how many are there and were dropped.
+    """
     crowd: list[Slow] = []
     wanted = [kind for kind in KINDS for _ in range(each)]
     while not over.is_set():
@@ -93,19 +98,26 @@ def besiege(each: int, port: int, counts: Any, over: Any) -> None:
 
 
 def normal(seconds: float, port: int) -> tuple[list[float], Counter[str]]:
-    """What the normal clients see in so many seconds: how long each request took, and how many failed how."""
+    """What the normal clients see in so many seconds: how long each request took, and how many
+    failed how.
+    """
     latencies: list[float] = []
     failures: Counter[str] = Counter()
     until = time.monotonic() + seconds
 
     def use(number: int) -> None:
-        connection, body = http.client.HTTPConnection("127.0.0.1", port, timeout=30), random.randbytes(4096)
+        connection, body = (
+            http.client.HTTPConnection("127.0.0.1", port, timeout=30),
+            random.randbytes(4096),
+        )
         for method in ("PUT", *["GET"] * 4) * 10**6:
             if time.monotonic() > until:
                 break
             began = time.monotonic()
             try:
-                connection.request(method, f"/object/normal{number}", body if method == "PUT" else None)
+                connection.request(
+                    method, f"/object/normal{number}", body if method == "PUT" else None
+                )
                 response = connection.getresponse()
                 received = response.read()
                 if response.status != 200 or (method == "GET" and received != body):
@@ -168,18 +180,30 @@ def slow(stack: Stack, each: int, seconds: float, client_timeout: float) -> dict
     report = gateway.load("slow.py", "--each", each, "--seconds", seconds)
     after = gateway.workers()
     memory = {
-        f"MiB of worker {id}": [round(at[id].memory / 2**20, 1) for at in (before, after) if id in at] for id in before
+        f"MiB of worker {id}": [
+            round(at[id].memory / 2**20, 1) for at in (before, after) if id in at
+        ]
+        for id in before
     }
     stored = gateway.get("slow").status != 404
-    return {**report, **memory, "workers replaced": len(after.keys() - before.keys()), "something stored": stored}
+    return {
+        **report,
+        **memory,
+        "workers replaced": len(after.keys() - before.keys()),
+        "something stored": stored,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("role", nargs="?", choices=["load"], help="only the clients, against 127.0.0.1")
+    parser.add_argument(
+        "role", nargs="?", choices=["load"], help="only the clients, against 127.0.0.1"
+    )
     parser.add_argument("--each", type=int, default=500)
     parser.add_argument("--seconds", type=float, default=40)
-    parser.add_argument("--client-timeout", type=float, default=30, help="OBJGW_CLIENT_TIMEOUT, and for headers")
+    parser.add_argument(
+        "--client-timeout", type=float, default=30, help="OBJGW_CLIENT_TIMEOUT, and for headers"
+    )
     parser.add_argument("--port", type=int, default=3000)
     given = parser.parse_args()
     if given.role == "load":

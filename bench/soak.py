@@ -1,21 +1,25 @@
 #!/usr/bin/env python3
-"""The soak: random requests with a model of what must be there, while everything around the gateway fails.
+"""The soak: random requests with a model of what must be there, while everything around the gateway
+fails.
 
     bench/soak.py --minutes 10      # as root; needs Docker and docker-compose, and runs in the tests' container
 
-Strategy. `load` is the clients: threads that PUT, GET, DELETE and read ranges over loopback, each with ids of its own,
-so that the model of an id is exact: the versions that it may have. An acknowledged write leaves one; one that was not
-acknowledged adds its own, and may still take effect for SETTLED seconds, for which the id is only read. Some ids are
-everybody's: a read of those must bring one whole version that somebody wrote. A version's bytes are known from id and
-version alone, and begin with both, so that another's object, a stretch of another version, or a wrong place shows.
+Strategy. `load` is the clients: threads that PUT, GET, DELETE and read ranges over loopback, each
+with ids of its own, so that the model of an id is exact: the versions that it may have. An
+acknowledged write leaves one; one that was not acknowledged adds its own, and may still take effect
+for SETTLED seconds, for which the id is only read. Some ids are everybody's: a read of those must
+bring one whole version that somebody wrote. A version's bytes are known from id and version alone,
+and begin with both, so that another's object, a stretch of another version, or a wrong place shows.
 At the end each id is read until it is answered.
 
-`Faults` does the rest at the same time: it stops, kills and pauses nodes and makes them anew as Compose does, with new
-keys and addresses; it closes Docker and has it hang; it kills workers, and stops and kills the gateway. `soak` is both
-together. The short form of it is a test in test_faults.py.
+`Faults` does the rest at the same time: it stops, kills and pauses nodes and makes them anew as
+Compose does, with new keys and addresses; it closes Docker and has it hang; it kills workers, and
+stops and kills the gateway. `soak` is both together. The short form of it is a test in
+test_faults.py.
 
-*lost* counts reads that lack an acknowledged write, *wrong* reads that brought what nobody wrote there.
-"""
+*lost* counts reads that lack an acknowledged write, *wrong* reads that brought what nobody wrote
+there.
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -42,27 +46,38 @@ if TYPE_CHECKING:
     from tests.harness.stack import Stack
 
 KIB, MIB = 1024, 1024 * 1024
-SETTLED = 20.0  # seconds after which a write that wasn't acknowledged has taken effect, or never will
+SETTLED = (
+    20.0  # seconds after which a write that wasn't acknowledged has taken effect, or never will
+)
 IDLE = 60.0  # seconds after which connections that nobody uses are closed, on both sides
 SPARE = 20  # descriptors that a worker may have more at the end
 PATIENCE = 90.0  # seconds that a read at the end may be refused
 OWN_IDS, SHARED_IDS = 12, 4  # of each client; of all
-SIZES = ((0, 0, 6), (1, 4 * KIB, 60), (4 * KIB, 256 * KIB, 24), (256 * KIB, 2 * MIB, 8), (8 * MIB, 8 * MIB, 2))
+SIZES = (
+    (0, 0, 6),
+    (1, 4 * KIB, 60),
+    (4 * KIB, 256 * KIB, 24),
+    (256 * KIB, 2 * MIB, 8),
+    (8 * MIB, 8 * MIB, 2),
+)
 KINDS = {"PUT": 38, "GET": 32, "RANGE": 14, "HEAD": 6, "DELETE": 10}
 REFUSED = (502, 503)  # what a fault may make of a request
 BROKEN = (OSError, http.client.HTTPException)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The model
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 POOL = random.Random(0).randbytes(16 * MIB)
 ABSENT = 0  # the version of an object that isn't there
 new_version = itertools.count(1).__next__
 
 
 def content(id: str, version: int, size: int) -> bytes:
-    """The bytes of a version of an object. No two versions have an equal stretch at the same place."""
+    """The bytes of a version of an object.
+
+    No two versions have an equal stretch at the same place.
+    """
     name = f"{id} {version} {size}\n".encode()[:size]
     start = int.from_bytes(hashlib.sha256(name).digest()[:4]) % (len(POOL) - size)
     return name + POOL[start : start + size - len(name)]
@@ -73,7 +88,9 @@ class Model:
     """What is known of an object that one client writes."""
 
     id: str
-    sizes: dict[int, int] = field(default_factory=lambda: {ABSENT: 0})  # of each version that was ever sent
+    sizes: dict[int, int] = field(
+        default_factory=lambda: {ABSENT: 0}
+    )  # of each version that was ever sent
     possible: set[int] = field(default_factory=lambda: {ABSENT})
     pending: int = ABSENT  # what was sent last without being acknowledged
     settled: float = 0.0  # monotonic time until which that may take effect
@@ -106,9 +123,9 @@ class Shared:
     stored: bool = False  # a write was acknowledged
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The clients
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 @dataclass
 class Tally:
     """What all clients saw."""
@@ -132,7 +149,9 @@ class Tally:
 
 @dataclass
 class Read:
-    """An answer to GET or HEAD: a version, or ABSENT; its bytes from `start` on, or None for HEAD."""
+    """An answer to GET or HEAD: a version, or ABSENT; its bytes from `start` on, or
+    None for HEAD.
+    """
 
     version: int
     start: int
@@ -143,7 +162,9 @@ class Read:
 class Client:
     """One client: a connection and ids of its own."""
 
-    def __init__(self, number: int, port: int, seed: int, shared: list[Shared], tally: Tally) -> None:
+    def __init__(
+        self, number: int, port: int, seed: int, shared: list[Shared], tally: Tally
+    ) -> None:
         self.random = random.Random(f"{seed}-{number}")
         self.name = f"s{seed:x}c{number}i"
         self.own = [Model(f"{self.name}{n}") for n in range(OWN_IDS)]
@@ -214,7 +235,10 @@ class Client:
             return None
         version = int(answer["Content-Type"].removeprefix("application/x-v"))
         if status == 206:
-            start, total = int(answer["Content-Range"].split()[1].split("-")[0]), answer["Content-Range"].split("/")[1]
+            start, total = (
+                int(answer["Content-Range"].split()[1].split("-")[0]),
+                answer["Content-Range"].split("/")[1],
+            )
         else:
             start, total = 0, answer["Content-Length"]
         return Read(version, start, int(total), None if method == "HEAD" else body)
@@ -224,7 +248,9 @@ class Client:
         if read and self.compare(model.id, model.sizes, read):
             expected = set(model.possible)
             if not model.seen(read.version):
-                self.tally.lost.append(f"{model.id}: {read.version} where {sorted(expected)} may be")
+                self.tally.lost.append(
+                    f"{model.id}: {read.version} where {sorted(expected)} may be"
+                )
 
     def compare(self, id: str, sizes: dict[int, int], read: Read) -> bool:
         """Whether all that was read is of one version that somebody wrote there."""
@@ -234,7 +260,9 @@ class Client:
             whole = content(id, read.version, size)
             good = read.body == whole[read.start : read.start + len(read.body)]
         if not good:
-            self.tally.wrong.append(f"{id}: {read.version}, {read.total} bytes, {(read.body or b'')[:60]!r}")
+            self.tally.wrong.append(
+                f"{id}: {read.version}, {read.total} bytes, {(read.body or b'')[:60]!r}"
+            )
         return good
 
     def ask(
@@ -302,11 +330,13 @@ def in_threads(calls: list[Callable[[], None]]) -> None:
         raise failures[0]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # The faults
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 class Faults:
-    """Makes one fault of a node and one of the gateway or of Docker at a time, until it is told to stop."""
+    """Makes one fault of a node and one of the gateway or of Docker at a time, until it is told to
+    stop.
+    """
 
     def __init__(self, stack: Stack, gateway: Gateway, relay: DockerRelay, seed: int) -> None:
         self.stack, self.gateway, self.relay = stack, gateway, relay
@@ -317,7 +347,8 @@ class Faults:
 
     def of_nodes(self) -> None:
         kinds = {
-            "node stopped": self.stop, "node killed": self.kill, "node paused": self.pause, "node made anew": self.anew
+            "node stopped": self.stop, "node killed": self.kill, "node paused": self.pause,
+            "node made anew": self.anew
         }  # fmt: skip
         for kind in self.rounds(list(kinds)):
             kinds[kind](self.random.choice(self.stack.nodes))
@@ -362,11 +393,16 @@ class Faults:
         node.unpause()
 
     def anew(self, node: Node) -> None:
-        """As Compose does: the name is never gone, but for a moment it is that of the old container."""
+        """As Compose does: the name is never gone, but for a moment it is that of the old
+        container.
+        """
         old = node.container
         old.rename(f"{self.random.getrandbits(48):012x}_{node.name}")
         old.stop(timeout=3)
-        node.user, node.password = f"user{self.random.getrandbits(48):x}", f"pass{self.random.getrandbits(96):x}"
+        node.user, node.password = (
+            f"user{self.random.getrandbits(48):x}",
+            f"pass{self.random.getrandbits(96):x}",
+        )
         node.create(self.stack.new_address())
         old.remove()
 
@@ -396,7 +432,9 @@ class Faults:
         """What the largest worker has, now."""
         workers = self.gateway.workers().values()
         sample = {
-            "MiB of a worker": round(max((worker.memory for worker in workers), default=0) / MIB, 1),
+            "MiB of a worker": round(
+                max((worker.memory for worker in workers), default=0) / MIB, 1
+            ),
             "descriptors of a worker": max((worker.descriptors for worker in workers), default=0),
         }
         self.most = {name: max(value, self.most.get(name, 0)) for name, value in sample.items()}
@@ -410,14 +448,18 @@ def soak(stack: Stack, seconds: float, clients: int, seed: int) -> dict[str, Any
     env = {"WEB_CONCURRENCY": "2", "OBJGW_NODE_TIMEOUT": "5", "OBJGW_DOCKER_TIMEOUT": "2"}
     gateway = stack.add_gateway(env, relay=relay, beside=host)
     gateway.wait_ready()
-    gateway.load("soak.py", "--seconds", 3, "--clients", clients, "--seed", seed + 1)  # so that begin is like end
+    gateway.load(
+        "soak.py", "--seconds", 3, "--clients", clients, "--seed", seed + 1
+    )  # so that begin is like end
     faults = Faults(stack, gateway, relay, seed)
     begin = faults.sample()
     report: dict[str, Any] = {}
 
     def use() -> None:
         try:
-            report.update(gateway.load("soak.py", "--seconds", seconds, "--clients", clients, "--seed", seed))
+            report.update(
+                gateway.load("soak.py", "--seconds", seconds, "--clients", clients, "--seed", seed)
+            )
         finally:
             faults.over.set()
 
@@ -429,7 +471,9 @@ def soak(stack: Stack, seconds: float, clients: int, seed: int) -> dict[str, Any
         timer.cancel()
     made = {"faults": sum(faults.made.values()), "of each kind": dict(faults.made)}
     calm = time.monotonic() + IDLE
-    while (end := faults.sample())["descriptors of a worker"] > begin["descriptors of a worker"] + SPARE:
+    while (end := faults.sample())["descriptors of a worker"] > begin[
+        "descriptors of a worker"
+    ] + SPARE:
         if time.monotonic() > calm:
             break
     return {"seed": seed, **report, **made, "begin": begin, "most": faults.most, "end": end}
@@ -437,7 +481,9 @@ def soak(stack: Stack, seconds: float, clients: int, seed: int) -> dict[str, Any
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("role", nargs="?", choices=["load"], help="only the clients, against 127.0.0.1")
+    parser.add_argument(
+        "role", nargs="?", choices=["load"], help="only the clients, against 127.0.0.1"
+    )
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seconds", type=float, help="instead of --minutes")
     parser.add_argument("--clients", type=int, default=32)

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""What looking costs: microseconds a request for metrics, log and headers, and milliseconds a scrape of many nodes.
+"""What looking costs: microseconds a request for metrics, log and headers, and milliseconds a
+scrape of many nodes.
 
     pip install -r requirements.txt && bench/status.py --nodes 12 --workers 4
 
-CPU time, the best of several rounds, without a network, Docker or a node: only the files in memory are real.
+CPU time, the best of several rounds, without a network, Docker or a node: only the files in memory
+are real.
 """
 
 from __future__ import annotations
@@ -51,7 +53,9 @@ def observed(recorder: Recorder, method: str, answer: str, node: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--nodes", type=int, default=12)
     parser.add_argument("--workers", type=int, default=4)
     args = parser.parse_args()
@@ -70,7 +74,10 @@ def main() -> None:
         scrape = best(lambda: recorder.metrics.text("", nodes), 5)
         size = len(recorder.metrics.text("", nodes)[0])
         print(f"a request: {request * 1e6:.1f} us")
-        print(f"a scrape of {args.nodes} nodes and {args.workers} workers: {scrape * 1e3:.1f} ms, {size} bytes")
+        print(
+            f"a scrape of {args.nodes} nodes and {args.workers} workers: "
+            f"{scrape * 1e3:.1f} ms, {size} bytes"
+        )
         print(f"a point of the plot: {best(recorder.metrics.totals, 20) * 1e3:.2f} ms")
     finally:
         shutil.rmtree(FOLDER)

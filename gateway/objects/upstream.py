@@ -140,7 +140,9 @@ class Upstream:
             )
             raise Refusal(HTTPStatus.NOT_IMPLEMENTED, detail)
 
-    def _again(self, node: Member, connection: Connection | None, request: Request, error: Exception) -> bool:
+    def _again(
+        self, node: Member, connection: Connection | None, request: Request, error: Exception
+    ) -> bool:
         """Whether an attempt that failed is worth another one.
 
         It is if nothing of it can have taken effect, and the node may be reached now.

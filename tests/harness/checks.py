@@ -1,4 +1,6 @@
-"""What tests say of a gateway again and again: an id is unavailable, an object is there, no node got another's id."""
+"""What tests say of a gateway again and again: an id is unavailable, an object is there, no node
+got another's id.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """One run of the tests and its Docker engine: `Lab`, what it builds, counts and takes away again.
 
-Every node reports each S3 request it gets to `Audit`, a webhook in this process; so a test knows what reached which
-node, refused requests included. `DockerRelay` stands between a gateway and the Docker socket and can refuse or hang.
+Every node reports each S3 request it gets to `Audit`, a webhook in this process; so a test knows
+what reached which node, refused requests included. `DockerRelay` stands between a gateway and the
+Docker socket and can refuse or hang.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ MINIO = COMPOSE.partition("${OBJGW_NODE_IMAGE:-")[2].partition("}")[0]
 
 @dataclass(frozen=True)
 class Call:
-    """One S3 request that a node got: MinIO's name for it ("GetObject"), the object's key, its answer's status.
+    """One S3 request that a node got: MinIO's name for it ("GetObject"), the object's key, its
+    answer's status.
 
     Name and status are empty where the request ended before MinIO knew them.
     """
@@ -101,8 +103,11 @@ class AuditHandler(http.server.BaseHTTPRequestHandler):
 
 
 class DockerRelay:
-    """Relays TCP connections to the Docker socket. `close` refuses them, `hang` leaves them without an answer, `open`
-    is as at the start. `connections` and `requests` count what came in; `delay` holds each request up, in seconds."""
+    """Relays TCP connections to the Docker socket.
+
+    `close` refuses them, `hang` leaves them without an answer, `open` is as at the start.
+    `connections` and `requests` count what came in; `delay` holds each request up, in seconds.
+    """
 
     def __init__(self) -> None:
         self.port, self.connections, self.requests, self.delay = 0, 0, 0, 0.0
@@ -139,8 +144,12 @@ class DockerRelay:
                 engine = socket.socket(socket.AF_UNIX)
                 engine.connect(DOCKER_SOCKET)
                 self._sockets += [client, engine]
-                threading.Thread(target=self._pump, args=[client, engine, True], daemon=True).start()
-                threading.Thread(target=self._pump, args=[engine, client, False], daemon=True).start()
+                threading.Thread(
+                    target=self._pump, args=[client, engine, True], daemon=True
+                ).start()
+                threading.Thread(
+                    target=self._pump, args=[engine, client, False], daemon=True
+                ).start()
 
     def _pump(self, source: socket.socket, sink: socket.socket, counted: bool) -> None:
         with suppress(OSError):
@@ -155,7 +164,9 @@ class DockerRelay:
 
 
 def own_container() -> str:
-    """The id of the container that this process runs in; empty where there is none, or no Docker socket in it."""
+    """The id of the container that this process runs in; empty where there is none, or no Docker
+    socket in it.
+    """
     mounts = Path("/proc/self/mountinfo")  # Linux only
     own = re.search(r"/containers/([0-9a-f]{64})/", mounts.read_text()) if mounts.exists() else None
     return own[1] if own and Path(DOCKER_SOCKET).exists() else ""
@@ -167,13 +178,17 @@ def image_of(container: str) -> str:
 
 
 class Lab:
-    """What all stacks share: the engine, the container that the tests run in, the gateway's image, the audit."""
+    """What all stacks share: the engine, the container that the tests run in, the gateway's image,
+    the audit.
+    """
 
     def __init__(self) -> None:
         self.container = own_container()
         if not self.container:
             pytest.exit("the tests run in a container: docker-compose run --rm tests", returncode=4)
-        self.docker = docker.DockerClient(base_url=f"unix://{DOCKER_SOCKET}", timeout=120, max_pool_size=32)
+        self.docker = docker.DockerClient(
+            base_url=f"unix://{DOCKER_SOCKET}", timeout=120, max_pool_size=32
+        )
         self.process = secrets.token_hex(4)
         self.labels = {OWNER: self.container}
         self.image = image_of(self.container)
@@ -181,7 +196,10 @@ class Lab:
         self._stacks = 0
 
     def build(self) -> None:
-        """Clean up, and make the gateway's image. For a second process of a run all of it is in the engine's cache."""
+        """Clean up, and make the gateway's image.
+
+        For a second process of a run all of it is in the engine's cache.
+        """
         with alone("image"):
             self.sweep_leftovers()
             self.docker.images.build(path=str(CHECKOUT), target="gateway", tag=self.image, rm=True)
@@ -199,7 +217,9 @@ class Lab:
         """Remove all that has the label: stopped or running, whatever is attached to it."""
         wanted: dict[str, Any] = {"label": label}
         containers = self.docker.containers.list(all=True, filters=wanted, ignore_removed=True)
-        together(partial(self.drop, container.remove, v=True, force=True) for container in containers)
+        together(
+            partial(self.drop, container.remove, v=True, force=True) for container in containers
+        )
         for network in self.docker.networks.list(filters=wanted):
             with still_network():
                 self.drop(network.disconnect, self.container, force=True)
@@ -208,16 +228,25 @@ class Lab:
             self.drop(volume.remove)
 
     def sweep_leftovers(self) -> None:
-        """Remove what earlier runs left when they were killed: their own container doesn't run any more."""
+        """Remove what earlier runs left when they were killed: their own container doesn't run any
+        more.
+        """
         wanted: dict[str, Any] = {"label": OWNER}
-        things = [c.labels for c in self.docker.containers.list(all=True, filters=wanted, ignore_removed=True)]
+        things = [
+            c.labels
+            for c in self.docker.containers.list(all=True, filters=wanted, ignore_removed=True)
+        ]
         things += [n.attrs["Labels"] for n in self.docker.networks.list(filters=wanted)]
         things += [v.attrs["Labels"] for v in self.docker.volumes.list(filters=wanted)]
-        alive = {str(container.id) for container in self.docker.containers.list(ignore_removed=True)}
+        alive = {
+            str(container.id) for container in self.docker.containers.list(ignore_removed=True)
+        }
         for gone in {labels[OWNER] for labels in things} - alive:
             self.sweep(f"{OWNER}={gone}")
         tags = [tag for image in self.docker.images.list("objgw-test") for tag in image.tags]
-        for tag in {tag for tag in tags if tag.startswith("objgw-test:")} - {image_of(id) for id in alive}:
+        for tag in {tag for tag in tags if tag.startswith("objgw-test:")} - {
+            image_of(id) for id in alive
+        }:
             self.untag(tag)
 
     def clear(self) -> None:
@@ -231,7 +260,9 @@ class Lab:
 
     @staticmethod
     def drop(remove: Callable[..., Any], *args: Any, **options: Any) -> None:
-        """Call `remove`; what is gone already, or on its way (409, or 403 and 500 of a network), is fine."""
+        """Call `remove`; what is gone already, or on its way (409, or 403 and 500 of a network), is
+        fine.
+        """
         with suppress(docker.errors.APIError):
             remove(*args, **options)
 

@@ -1,7 +1,9 @@
-"""What all fake nodes share: they keep the layout's record as S3 does, for else they would get no request.
+"""What all fake nodes share: they keep the layout's record as S3 does, for else they would get no
+request.
 
-A fake node is a Python script that runs in a container of its own (`Stack.add_fake`). `RECORDS` is put before the
-script, which asks `keep_record` first and does to all other paths what it is there for.
+A fake node is a Python script that runs in a container of its own (`Stack.add_fake`). `RECORDS` is
+put before the script, which asks `keep_record` first and does to all other paths what it is there
+for.
 """
 
 from __future__ import annotations
@@ -72,4 +74,4 @@ def decide(method, path, headers, body):
     if method in ("GET", "HEAD"):
         return 200, etag, stored
     return error(405, "MethodNotAllowed")
-'''
+'''  # noqa: E501

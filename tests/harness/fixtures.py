@@ -1,7 +1,7 @@
 """The fixtures of all tests that need containers, and what a run does at its start and at its end.
 
-`shared` is a stack of three nodes that no test changes, `faulty` one whose faults are undone after each test, `stack`
-an empty one of the test's own.
+`shared` is a stack of three nodes that no test changes, `faulty` one whose faults are undone after
+each test, `stack` an empty one of the test's own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ from tests.harness.gateway import Gateway
 from tests.harness.stack import Stack
 from tests.harness.waiting import random_id
 
-LONG = ["test_swarm.py", "test_growing.py", "test_layout_changes.py", "test_unsettled.py", "test_soak.py"]
+LONG = [
+    "test_swarm.py",
+    "test_growing.py",
+    "test_layout_changes.py",
+    "test_unsettled.py",
+    "test_soak.py",
+]
 
 
 def pytest_configure() -> None:
@@ -30,9 +36,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First the files that take longest: of a process's tests, those at the end may become another's.
+    """First the files that take longest: of a process's tests, those at the end may become
+    another's.
 
-    So no file's fixture is made twice that takes long, and none is left for the end, when the other process is idle.
+    So no file's fixture is made twice that takes long, and none is left for the end, when the other
+    process is idle.
     """
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
@@ -45,7 +53,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where a test or its fixture fails, the report says at once how all stacks are, shared ones too."""
+    """Where a test or its fixture fails, the report says at once how all stacks are, shared ones
+    too.
+    """
     report = yield
     if report.failed:
         report.sections += [(f"stack {stack.name}", stack.condition()) for stack in Stack.open]
@@ -64,7 +74,9 @@ SHARED: list[Stack] = []  # the stacks that many tests use
 
 @contextmanager
 def own_gateways() -> Iterator[None]:
-    """Removes the gateways that were added to shared stacks while the block ran, but for the first of a stack."""
+    """Removes the gateways that were added to shared stacks while the block ran, but for the first
+    of a stack.
+    """
     before = {gateway for stack in SHARED for gateway in stack.gateways}
     yield
     for stack in SHARED:

@@ -1,7 +1,7 @@
 """One gateway, a container of the image under test, and the answers that it gives.
 
-Two checks hold for every answer and every gateway of every test: no refusal shows a node's keys or address, and no log
-shows its secret key.
+Two checks hold for every answer and every gateway of every test: no refusal shows a node's keys or
+address, and no log shows its secret key.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Answer:
 
     @property
     def worker(self) -> str:
-        """Tells the workers of a gateway apart: the beginning of each id that they give to requests."""
+        """Tells the workers of a gateway apart: the beginning of each id that they give to
+        requests.
+        """
         return str(self.headers["X-Request-Id"])[:8]
 
 
@@ -77,7 +79,9 @@ class RawConnection(http.client.HTTPConnection):
 
 @dataclass(frozen=True)
 class Process:
-    """A process of the gateway, told by /proc: the fields of its status, its open files, its clients' ports."""
+    """A process of the gateway, told by /proc: the fields of its status, its open files, its
+    clients' ports.
+    """
 
     status: dict[str, str]
     descriptors: int
@@ -110,7 +114,7 @@ for folder in sorted(pathlib.Path("/proc").glob("[0-9]*"), key=lambda folder: in
             "status": status, "descriptors": len(files), "clients": [ports[file] for file in files if file in ports]
         }
 print(json.dumps(found))
-"""
+"""  # noqa: E501
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,9 @@ class Gateway:
     def _find(self) -> None:
         container = self.host or self.container
         container.reload()
-        self.address = container.attrs["NetworkSettings"]["Networks"][self.network.name]["IPAddress"]
+        self.address = container.attrs["NetworkSettings"]["Networks"][self.network.name][
+            "IPAddress"
+        ]
 
     def wait_up(self) -> None:
         """Until it answers anything."""
@@ -197,7 +203,10 @@ class Gateway:
         def asked() -> bool:
             together(partial(ask, path) for path in [*paths] * 2 * self.concurrency)
             workers = {worker for worker, _ in answered}
-            return sum(answered.issuperset((each, path) for path in paths) for each in workers) >= self.concurrency
+            return (
+                sum(answered.issuperset((each, path) for path in paths) for each in workers)
+                >= self.concurrency
+            )
 
         eventually(asked)
 
@@ -215,7 +224,9 @@ class Gateway:
         headers: Mapping[str, str] | None = None,
         timeout: float = 40,
     ) -> Answer:
-        """One request on a connection of its own; the path goes out as it is, an iterable body goes out chunked."""
+        """One request on a connection of its own; the path goes out as it is, an iterable body goes
+        out chunked.
+        """
         with self.session(timeout) as session:
             return session.request(method, path, body, headers)
 
@@ -250,7 +261,8 @@ class Gateway:
         """gunicorn's processes by their ids, the arbiter (1) before the workers."""
 
         def look() -> dict[int, Process]:
-            # From a container beside it: within its own, what has changed its user can't be looked into.
+            # From a container beside it: within its own, what has changed its user can't be looked
+            # into.
             beside = self.stack.lab.docker.containers.run(
                 "python:3.13-slim",
                 ["python", "-c", PROCESSES],
@@ -274,10 +286,21 @@ class Gateway:
         return {id: process for id, process in self.processes().items() if id != 1}
 
     def load(self, script: str, *arguments: object) -> dict[str, Any]:
-        """What a script of bench/ prints, run on the gateway's host, so that its requests go over loopback."""
+        """What a script of bench/ prints, run on the gateway's host, so that its requests go over
+        loopback.
+        """
         assert self.host
-        file = f"/tmp/{random_id()}"  # what is read of an exec's own output may lack its end, see `read_in`
-        command = ["sh", "-c", f'exec python "$@" >{file}', "sh", f"bench/{script}", "load", *map(str, arguments)]
+        # what is read of an exec's own output may lack its end, see `read_in`
+        file = f"/tmp/{random_id()}"
+        command = [
+            "sh",
+            "-c",
+            f'exec python "$@" >{file}',
+            "sh",
+            f"bench/{script}",
+            "load",
+            *map(str, arguments),
+        ]
         done: Any = self.host.exec_run(command, demux=True)
         assert done.exit_code == 0, (done.output[1] or b"").decode()
         report: dict[str, Any] = json.loads(read_in(self.host, "cat", file))
@@ -292,15 +315,21 @@ class Gateway:
 
     def ctl(self, *arguments: str) -> Done:
         """objgwctl.py, run in the gateway's container."""
-        ran: Any = self.container.exec_run(["python", "objgwctl.py", *arguments], user="root", demux=True)
+        ran: Any = self.container.exec_run(
+            ["python", "objgwctl.py", *arguments], user="root", demux=True
+        )
         done = Done(ran.exit_code, *((stream or b"").decode() for stream in ran.output))
-        shown = [node.name for node in self.stack.nodes if node.password in done.output + done.errors]
+        shown = [
+            node.name for node in self.stack.nodes if node.password in done.output + done.errors
+        ]
         assert not shown, f"secret keys of {shown} in what objgwctl prints"
         assert "Traceback" not in done.errors, done.errors
         return done
 
     def ask_ctl(self, *arguments: str) -> Done:
-        """A report of objgwctl.py, which only reads; asked for again where it was lost, see `read_in`."""
+        """A report of objgwctl.py, which only reads; asked for again where it was lost, see
+        `read_in`.
+        """
 
         def whole() -> Done:
             done = self.ctl(*arguments, "--json")
@@ -314,7 +343,9 @@ class Gateway:
         """What `objgwctl.py nodes --json` says."""
         return self.ask_ctl("nodes").report
 
-    def wait_layout(self, names: Iterable[str], settled: bool | None = None, within: float = 20) -> None:
+    def wait_layout(
+        self, names: Iterable[str], settled: bool | None = None, within: float = 20
+    ) -> None:
         """Until the layout has these names, and is settled or isn't."""
         wanted = sorted(names)
 
@@ -327,15 +358,23 @@ class Gateway:
         eventually(there, within=within)
 
     def assert_discreet(self, answer: Answer) -> None:
-        text = str(answer.headers) + (answer.body.decode(errors="replace") if answer.status >= 400 else "")
-        shown = [secret for secret in tuple(self.stack.secrets) if re.search(rf"\b{re.escape(secret)}\b", text)]
+        text = str(answer.headers) + (
+            answer.body.decode(errors="replace") if answer.status >= 400 else ""
+        )
+        shown = [
+            secret
+            for secret in tuple(self.stack.secrets)
+            if re.search(rf"\b{re.escape(secret)}\b", text)
+        ]
         assert not shown, f"{shown} in an answer: {text}"
         assert "Traceback" not in text
 
     def assert_discreet_log(self) -> None:
         with suppress(docker.errors.NotFound):
             log = self.logs()
-            assert not [node.name for node in self.stack.nodes if node.password in log], "a secret key in the log"
+            assert not [node.name for node in self.stack.nodes if node.password in log], (
+                "a secret key in the log"
+            )
 
     def condition(self) -> str:
         """The end of its log: what it said last, and then the last requests."""

@@ -1,4 +1,6 @@
-"""HTTP byte for byte: requests as a test wants them, on a connection of its own, and what objects are compared with."""
+"""HTTP byte for byte: requests as a test wants them, on a connection of its own, and what objects
+are compared with.
+"""
 
 from __future__ import annotations
 
@@ -16,11 +18,16 @@ from tests.harness.waiting import random_id
 
 KIB, MIB, GIB = 1024, 1024**2, 1024**3
 
-BROKEN = (http.client.HTTPException, ConnectionError)  # what a client sees of a connection that broke
+BROKEN = (
+    http.client.HTTPException,
+    ConnectionError,
+)  # what a client sees of a connection that broke
 
 
 class Wire:
-    """One client connection to the gateway: what is sent is sent as it is, answers are read one after the other."""
+    """One client connection to the gateway: what is sent is sent as it is, answers are read one
+    after the other.
+    """
 
     def __init__(self, gateway: Gateway, timeout: float = 20) -> None:
         self.sock = socket.create_connection((gateway.address, 3000), timeout)
@@ -61,7 +68,9 @@ class Wire:
         return b""
 
     def assert_in_step(self, answer: Answer, id: str, body: bytes) -> None:
-        """After `answer` the connection either serves another request rightly, or is closed, as announced."""
+        """After `answer` the connection either serves another request rightly, or is closed, as
+        announced.
+        """
         if answer.headers["Connection"] == "close":
             assert self.rest() == b""
         else:
@@ -72,7 +81,9 @@ class Wire:
 
 def head(method: str, id: str, *headers: str, version: str = "HTTP/1.1") -> bytes:
     """A request's head; the headers may hold any Latin-1."""
-    return "\r\n".join([f"{method} /object/{id} {version}", "Host: objgw", *headers, "", ""]).encode("latin-1")
+    return "\r\n".join(
+        [f"{method} /object/{id} {version}", "Host: objgw", *headers, "", ""]
+    ).encode("latin-1")
 
 
 def chunk(data: bytes) -> bytes:
@@ -88,7 +99,9 @@ def pattern(size: int) -> bytes:
     return hashlib.shake_256(b"%d" % size).digest(size)
 
 
-def store(gateway: Gateway, body: bytes = b"an object", id: str | None = None, **headers: str) -> str:
+def store(
+    gateway: Gateway, body: bytes = b"an object", id: str | None = None, **headers: str
+) -> str:
     """Store an object; the answer is its id."""
     id = id or random_id()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -112,9 +125,15 @@ MD5 = opaque(b"an object")
 
 
 def held_by(gateway: Gateway) -> set[int]:
-    """The client ports that the gateway still has a connection with, also where the client has left."""
+    """The client ports that the gateway still has a connection with, also where the client has
+    left.
+    """
     rows = [line.split() for line in gateway.read("cat", "/proc/net/tcp").splitlines()[1:]]
-    return {int(row[2].split(":")[1], 16) for row in rows if row[1].endswith(":0BB8") and row[3] in ("01", "08")}
+    return {
+        int(row[2].split(":")[1], 16)
+        for row in rows
+        if row[1].endswith(":0BB8") and row[3] in ("01", "08")
+    }
 
 
 TE = "Transfer-Encoding: chunked"
@@ -145,7 +164,9 @@ OTHER = opaque(b"another object")
 EXPECT = "Expect: 100-continue"
 
 
-def refused_early(gateway: Gateway, request: bytes, status: int, landmark: tuple[str, bytes]) -> None:
+def refused_early(
+    gateway: Gateway, request: bytes, status: int, landmark: tuple[str, bytes]
+) -> None:
     """Assert that the first answer is this refusal, and that the connection is in step after it."""
     with Wire(gateway) as wire:
         wire.send(request)

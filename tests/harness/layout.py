@@ -1,7 +1,8 @@
 """Clients with a model of what must be there, and what a layout looks like from outside.
 
-Where clients work during a change, each id has one client, so that its model is exact: an acknowledged write leaves
-one version that may be read; one that wasn't acknowledged may have happened, or may happen until the next one that is.
+Where clients work during a change, each id has one client, so that its model is exact: an
+acknowledged write leaves one version that may be read; one that wasn't acknowledged may have
+happened, or may happen until the next one that is.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ ABSENT = 0  # the version of an object that isn't there
 
 
 def text(id: str, version: int) -> bytes:
-    """The bytes of a version of an object; some are more than a gateway keeps to send them again."""
+    """The bytes of a version of an object; some are more than a gateway keeps to send
+    them again.
+    """
     line = f"{id} {version}\n".encode()
     size = 200_000 if version % 4 == 3 else 120
     return (line * (size // len(line) + 1))[:size]
@@ -76,9 +79,13 @@ READS = ("GET", "HEAD", "RANGE")
 
 
 class Clients:
-    """Clients that read and write objects of their own, and read `fixed` ones, each request at any of the gateways."""
+    """Clients that read and write objects of their own, and read `fixed` ones, each request at any
+    of the gateways.
+    """
 
-    def __init__(self, gateways: Sequence[Gateway], own: Sequence[Model] = (), fixed: Sequence[Model] = ()) -> None:
+    def __init__(
+        self, gateways: Sequence[Gateway], own: Sequence[Model] = (), fixed: Sequence[Model] = ()
+    ) -> None:
         self.gateways, self.own, self.fixed = gateways, own, fixed
         self.done: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()  # 503, and connections that broke
@@ -91,7 +98,9 @@ class Clients:
         """While the block runs, so many of them work; nothing that they see may be wrong."""
         self._over.clear()
         self._working = True
-        threads = [threading.Thread(target=self._work, args=[self.own[n::number]]) for n in range(number)]
+        threads = [
+            threading.Thread(target=self._work, args=[self.own[n::number]]) for n in range(number)
+        ]
         for thread in threads:
             thread.start()
         try:
@@ -114,7 +123,10 @@ class Clients:
         eventually(lambda: self.wrong or self.done.total() > before + requests, within=60)
 
     def read_all(self, within: float = 30) -> None:
-        """Reads each object at each gateway, until it is answered. While they work, only those that nobody writes."""
+        """Reads each object at each gateway, until it is answered.
+
+        While they work, only those that nobody writes.
+        """
 
         def read(gateway: Gateway, models: Sequence[Model]) -> None:
             with gateway.session() as session:
@@ -134,7 +146,10 @@ class Clients:
         with ExitStack() as stack:
             sessions = [stack.enter_context(gateway.session()) for gateway in self.gateways]
             while not self._over.wait(0.02):
-                session, kind = chance.choice(sessions), chance.choices(list(KINDS), list(KINDS.values()))[0]
+                session, kind = (
+                    chance.choice(sessions),
+                    chance.choices(list(KINDS), list(KINDS.values()))[0],
+                )
                 try:
                     if self.fixed and (not own or chance.random() < 0.4):
                         self._read(session, chance.choice(READS), chance.choice(self.fixed))
@@ -167,7 +182,9 @@ class Clients:
     def _read(self, session: Session, kind: str, model: Model) -> bool:
         """Whether a read was answered; what it brought must be what may be there."""
         method = "HEAD" if kind == "HEAD" else "GET"
-        answer = self._ask(session, method, model.id, headers={"Range": "bytes=9-99"} if kind == "RANGE" else {})
+        answer = self._ask(
+            session, method, model.id, headers={"Range": "bytes=9-99"} if kind == "RANGE" else {}
+        )
         if answer is None:
             return False
         may, version = {model.version, *model.unsure}, ABSENT
@@ -185,7 +202,9 @@ class Clients:
         else:
             good = answer.status == 404
         if not good or not model.seen(version):
-            self.wrong.append(f"{kind} {model.id}: {answer.status}, version {version} where {may} may be")
+            self.wrong.append(
+                f"{kind} {model.id}: {answer.status}, version {version} where {may} may be"
+            )
         return True
 
     def _write(self, session: Session, method: str, model: Model, conditional: bool) -> None:
@@ -198,8 +217,13 @@ class Clients:
                 if version % 2:
                     headers["If-None-Match"], expected = "*", 412 if exists else 200
                 else:
-                    headers["If-Match"], expected = etag(text(model.id, model.version)), 200 if exists else 412
-        answer = self._ask(session, method, model.id, text(model.id, version) if version else None, headers)
+                    headers["If-Match"], expected = (
+                        etag(text(model.id, model.version)),
+                        200 if exists else 412,
+                    )
+        answer = self._ask(
+            session, method, model.id, text(model.id, version) if version else None, headers
+        )
         if answer is None:
             model.unsure.add(version)
         elif answer.status != expected:
@@ -214,7 +238,9 @@ def store(gateway: Gateway, models: Sequence[Model]) -> None:
     def put(some_models: Sequence[Model]) -> None:
         with gateway.session() as session:
             for model in some_models:
-                answer = session.request("PUT", f"/object/{model.id}", text(model.id, 1), described(1))
+                answer = session.request(
+                    "PUT", f"/object/{model.id}", text(model.id, 1), described(1)
+                )
                 assert answer.status == 200
                 model.acknowledged(1)
                 model.last = 1
@@ -247,7 +273,9 @@ def wait_in_force(gateway: Gateway, nodes: Sequence[Node], others: Sequence[Node
         ids = [
             id
             for name in names
-            for id in itertools.islice((i for i in iter(random_id, None) if owner(i, names) == name), 10)
+            for id in itertools.islice(
+                (i for i in iter(random_id, None) if owner(i, names) == name), 10
+            )
         ]
         assert {gateway.put(id).status for id in ids} == {200}
         assert places([*nodes, *others], ids) == {id: [owner(id, names)] for id in ids}
@@ -266,7 +294,9 @@ def places(nodes: Iterable[Node], ids: Iterable[str]) -> dict[str, list[str]]:
 def assert_at_home(
     gateway: Gateway, models: Iterable[Model], nodes: Sequence[Node], others: Sequence[Node] = ()
 ) -> None:
-    """All is settled and clean: each object is on its owner and nowhere else, a deleted one nowhere."""
+    """All is settled and clean: each object is on its owner and nowhere else, a deleted one
+    nowhere.
+    """
     models, names = list(models), names_of(nodes)
     wrong = {
         id: (found, expected)
@@ -277,18 +307,27 @@ def assert_at_home(
         )
         if found != expected
     }
-    assert not wrong, f"{len(wrong)} objects aren't (only) where they belong, first {next(iter(wrong.items()))}"
+    assert not wrong, (
+        f"{len(wrong)} objects aren't (only) where they belong, first {next(iter(wrong.items()))}"
+    )
     layout, done = gateway.layout(), gateway.ask_ctl("check")
     assert layout["settled"]
     assert layout["names"] == names
     assert done.code == 0, done
     report = done.report
     assert report["clean"] is True
-    assert [report[what] for what in ("misplaced", "strays", "uploads", "markers")] == [0, 0, 0, 0], report
+    assert [report[what] for what in ("misplaced", "strays", "uploads", "markers")] == [
+        0,
+        0,
+        0,
+        0,
+    ], report
     assert report["objects"] == len({id for node in [*nodes, *others] for id in node.ids()})
 
 
-def assert_one_request_upstream(gateway: Gateway, models: Sequence[Model], nodes: Sequence[Node]) -> None:
+def assert_one_request_upstream(
+    gateway: Gateway, models: Sequence[Model], nodes: Sequence[Node]
+) -> None:
     """A GET of each is one request upstream."""
     before = {node: len(node.calls()) for node in nodes}
     for model in models:

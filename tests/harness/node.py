@@ -30,8 +30,8 @@ class NodeStack(Protocol):
 class Node:
     """A MinIO container with a volume of its own: what happens to the container, the objects stay.
 
-    `env` replaces the variables with the keys (MINIO_ROOT_USER, MINIO_ROOT_PASSWORD) that it's given otherwise;
-    `entrypoint` is for a node that doesn't take its keys from them.
+    `env` replaces the variables with the keys (MINIO_ROOT_USER, MINIO_ROOT_PASSWORD) that it's
+    given otherwise; `entrypoint` is for a node that doesn't take its keys from them.
     """
 
     stack: NodeStack
@@ -60,14 +60,19 @@ class Node:
             environment={
                 **(keys if self.env is None else self.env),
                 **({"MINIO_SITE_REGION": self.region} if self.region != "us-east-1" else {}),
-                "MINIO_BROWSER": "off",  # its console may find its port taken, and the server ends then
+                # its console may find its port taken, and the server ends then
+                "MINIO_BROWSER": "off",
                 "MINIO_AUDIT_WEBHOOK_ENABLE_tests": "on",
                 "MINIO_AUDIT_WEBHOOK_ENDPOINT_tests": hook,
             },
             volumes={self.name: {"bind": "/data", "mode": "rw"}},
             network=network,
-            networking_config={network: lab.docker.api.create_endpoint_config(ipv4_address=address)},
-            restart_policy={"Name": "on-failure"},  # of its own; Docker leaves alone what it was told to stop or kill
+            networking_config={
+                network: lab.docker.api.create_endpoint_config(ipv4_address=address)
+            },
+            restart_policy={
+                "Name": "on-failure"
+            },  # of its own; Docker leaves alone what it was told to stop or kill
         )
         if start:
             self.start()
@@ -75,7 +80,9 @@ class Node:
     def start(self) -> None:
         self.container.start()
         self.container.reload()
-        self.address = self.container.attrs["NetworkSettings"]["Networks"][self.network.name]["IPAddress"]
+        self.address = self.container.attrs["NetworkSettings"]["Networks"][self.network.name][
+            "IPAddress"
+        ]
         self.stack.secrets |= {self.user, self.password, self.address}
         self.wait_live()
 
@@ -101,7 +108,9 @@ class Node:
         self.remove()
         self.stack.lab.docker.volumes.get(self.name).remove()
 
-    def recreate(self, user: str | None = None, password: str | None = None, address: str | None = None) -> None:
+    def recreate(
+        self, user: str | None = None, password: str | None = None, address: str | None = None
+    ) -> None:
         """A new container of the same name; keys and address are as before where not given."""
         self.remove()
         self.user, self.password = user or self.user, password or self.password
@@ -119,30 +128,45 @@ class Node:
 
     def client(self) -> minio.Minio:
         """A client for this node past the gateway; what it does isn't in `calls`."""
-        client = minio.Minio(f"{self.address}:9000", self.user, self.password, secure=False, region=self.region)
+        client = minio.Minio(
+            f"{self.address}:9000", self.user, self.password, secure=False, region=self.region
+        )
         client.set_app_info("objgw-tests", "1")
         return client
 
     def ids(self, bucket: str = BUCKET) -> set[str]:
-        """The ids that this node holds (in an unsettled layout, the markers of deleted ones too)."""
+        """The ids that this node holds (in an unsettled layout, the markers of deleted
+        ones too).
+        """
         try:
-            return {str(entry.object_name) for entry in self.client().list_objects(bucket, recursive=True)}
+            return {
+                str(entry.object_name)
+                for entry in self.client().list_objects(bucket, recursive=True)
+            }
         except minio.error.S3Error as error:
             if error.code != "NoSuchBucket":
                 raise
             return set()
 
     def calls(self) -> list[Call]:
-        """What this node was asked since it was first made, by anybody but `client()`, refused requests included.
+        """What this node was asked since it was first made, by anybody but `client()`, refused
+        requests included.
 
         The layout's record, which gateways look at every second, is left out.
         """
-        mark = f"mark-{secrets.token_hex(8)}"  # records come in order: after this one, all before it are here
+        # records come in order: after this one, all before it are here
+        mark = f"mark-{secrets.token_hex(8)}"
         self.client().bucket_exists(mark)
         audit = self.stack.lab.audit
-        eventually(lambda: any(record["api"].get("bucket") == mark for record in audit.of(self.name)))
+        eventually(
+            lambda: any(record["api"].get("bucket") == mark for record in audit.of(self.name))
+        )
         return [
-            Call(record["api"].get("name", ""), record["api"].get("object", ""), record["api"].get("statusCode", 0))
+            Call(
+                record["api"].get("name", ""),
+                record["api"].get("object", ""),
+                record["api"].get("statusCode", 0),
+            )
             for record in audit.of(self.name)
             if "objgw-tests" not in record.get("userAgent", "")
         ]

@@ -24,7 +24,10 @@ from tests.harness.waiting import eventually, owner, random_id, still_network, t
 
 
 class Stack:
-    """A network of its own, and what a test puts on it. `marker` is in the name of each node and of nothing else."""
+    """A network of its own, and what a test puts on it.
+
+    `marker` is in the name of each node and of nothing else.
+    """
 
     open: ClassVar[list[Stack]] = []  # those of this process that aren't closed
 
@@ -47,14 +50,17 @@ class Stack:
         name, networks = f"{self.name}-net-{len(self._networks) + 1}", self.lab.docker.networks
 
         def create() -> Network:
-            # Docker gives fixed addresses only on a subnet that it was told: so it's told the one that it chose.
+            # Docker gives fixed addresses only on a subnet that it was told: so it's told the one
+            # that it chose.
             free = networks.create(name, labels=self.labels)
             free.reload()
             subnet = free.attrs["IPAM"]["Config"][0]["Subnet"]
             free.remove()
             try:
                 return networks.create(
-                    name, labels=self.labels, ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)])
+                    name,
+                    labels=self.labels,
+                    ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)]),
                 )
             except docker.errors.APIError as error:  # another run took it in between
                 raise AssertionError("subnet taken") from error
@@ -87,9 +93,24 @@ class Stack:
         network: Network | None = None,
         start: bool = True,
     ) -> Node:
-        """A node that answers. One that is put on another network isn't counted among the stack's `nodes`."""
-        user, password = user or f"user{secrets.token_hex(6)}", password or f"pass{secrets.token_hex(12)}"
-        node = Node(self, f"{self.marker}-{suffix}", network or self.network, user, password, env, region, entrypoint)
+        """A node that answers.
+
+        One that is put on another network isn't counted among the stack's `nodes`.
+        """
+        user, password = (
+            user or f"user{secrets.token_hex(6)}",
+            password or f"pass{secrets.token_hex(12)}",
+        )
+        node = Node(
+            self,
+            f"{self.marker}-{suffix}",
+            network or self.network,
+            user,
+            password,
+            env,
+            region,
+            entrypoint,
+        )
         node.create(address or (None if network else self.new_address()), start)
         if not network:
             self.nodes.append(node)
@@ -113,12 +134,13 @@ class Stack:
         volumes: dict[str, dict[str, str]] | None = None,
         **options: Any,
     ) -> Gateway:
-        """A gateway on the stack's network (or on others, or in the network of another container), started and
-        answering.
+        """A gateway on the stack's network (or on others, or in the network of another container),
+        started and answering.
 
-        It has one worker, where `env` says nothing else: what one worker knows, another may learn a moment later; and
-        no health check, which would start a Python every ten seconds in each of many.
-        It finds Docker through `relay`, else through the socket, mounted at `socket_at` where `volumes` isn't given.
+        It has one worker, where `env` says nothing else: what one worker knows, another may learn a
+        moment later; and no health check, which would start a Python every ten seconds in each of
+        many. It finds Docker through `relay`, else through the socket, mounted at `socket_at` where
+        `volumes` isn't given.
         """
         environment = {"OBJGW_NODE_NAME": self.marker, "WEB_CONCURRENCY": "1", **(env or {})}
         if relay:
@@ -130,13 +152,19 @@ class Stack:
             name=f"{self.name}-gateway-{next(self._numbers)}",
             labels=self.labels,
             environment=environment,
-            volumes={} if relay else {DOCKER_SOCKET: {"bind": socket_at, "mode": "rw"}} if volumes is None else volumes,
+            volumes={}
+            if relay
+            else {DOCKER_SOCKET: {"bind": socket_at, "mode": "rw"}}
+            if volumes is None
+            else volumes,
             **({"network_mode": f"container:{beside.id}"} if beside else {"network": first.name}),
             **options,
         )
         for network in others:
             network.connect(container)
-        gateway = Gateway(self, container, first, host=beside, concurrency=int(environment["WEB_CONCURRENCY"]))
+        gateway = Gateway(
+            self, container, first, host=beside, concurrency=int(environment["WEB_CONCURRENCY"])
+        )
         self.gateways.append(gateway)
         if start:
             gateway.start()
@@ -144,9 +172,11 @@ class Stack:
         return gateway
 
     def add_host(self) -> Container:
-        """A container on the stack's network with the tests' image and checkout, which does nothing.
+        """A container on the stack's network with the tests' image and checkout, which does
+        nothing.
 
-        A gateway beside it has its network, also after a restart: so what runs in it reaches the gateway on loopback.
+        A gateway beside it has its network, also after a restart: so what runs in it reaches the
+        gateway on loopback.
         """
         return self.lab.docker.containers.run(
             self.lab.docker.containers.get(self.lab.container).attrs["Image"],
@@ -162,7 +192,9 @@ class Stack:
         )
 
     def add_fake(self, suffix: str, script: str, env: Mapping[str, str] | None = None) -> Container:
-        """A container that is taken for a node and isn't MinIO: it runs a Python script, see `tests.harness.fakes`."""
+        """A container that is taken for a node and isn't MinIO: it runs a Python script, see
+        `tests.harness.fakes`.
+        """
         return self.lab.docker.containers.run(
             "python:3.13-slim",
             ["python", "-u", "-c", script],
@@ -192,7 +224,9 @@ class Stack:
 
     @contextmanager
     def steady(self, gateway: Gateway, ids: Iterable[str]) -> Iterator[None]:
-        """While the block runs, these ids are read and written all the time, and each answer must be 200."""
+        """While the block runs, these ids are read and written all the time, and each answer must
+        be 200.
+        """
         over, wrong, rounds = threading.Event(), list[tuple[str, Any]](), 0
 
         def use() -> None:
@@ -216,7 +250,9 @@ class Stack:
         finally:
             over.set()
             thread.join()
-        assert not wrong, f"{len(wrong)} wrong answers for ids that have nothing to do with it, first {wrong[0]}"
+        assert not wrong, (
+            f"{len(wrong)} wrong answers for ids that have nothing to do with it, first {wrong[0]}"
+        )
 
     def condition(self) -> str:
         """The gateways' logs, and how each node is: for the report of a test that failed."""

@@ -60,4 +60,7 @@ def wait_healthy(gateway: Gateway) -> None:
 def send(gateway: Gateway, work: Iterable[tuple[str, str]]) -> set[str]:
     """The requests, one after the other on one connection; the workers that took part."""
     with gateway.session() as session:
-        return {session.request(method, path, b"12345" if method == "PUT" else None).worker for method, path in work}
+        return {
+            session.request(method, path, b"12345" if method == "PUT" else None).worker
+            for method, path in work
+        }

@@ -1,14 +1,14 @@
 """Docker Swarm, for real: engines of their own, with docker-stack.yml deployed on them.
 
-Strategy. An engine is a container with a `dockerd` in it, so that the machine's own engine is no part of any Swarm, and
-what runs on it goes with that container. Each is a host with a name; two of them on a Docker network are two
-hosts, joined by overlay networks. They get their images from the machine's engine. Commands are Docker's command line
-within the engine, as people type them.
+Strategy. An engine is a container with a `dockerd` in it, so that the machine's own engine is no
+part of any Swarm, and what runs on it goes with that container. Each is a host with a name; two of
+them on a Docker network are two hosts, joined by overlay networks. They get their images from the
+machine's engine. Commands are Docker's command line within the engine, as people type them.
 
-The stack is deployed as it is in the repository but for one gateway in place of two, published by its host alone: the
-routing mesh needs IPVS, which not every kernel has. Nor has Swarm a new one started where a busy machine makes it slow
-to say that it is healthy. What the gateway makes of tasks without having to serve them is
-asked of `DockerReader`, run in the gateway's container.
+The stack is deployed as it is in the repository but for one gateway in place of two, published by
+its host alone: the routing mesh needs IPVS, which not every kernel has. Nor has Swarm a new one
+started where a busy machine makes it slow to say that it is healthy. What the gateway makes of
+tasks without having to serve them is asked of `DockerReader`, run in the gateway's container.
 """
 
 from __future__ import annotations
@@ -42,10 +42,11 @@ FROM python:3.13-slim
 RUN apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends docker.io docker-cli iptables \
     && rm -rf /var/lib/apt/lists/*
-"""
+"""  # noqa: E501
 
-# What a container can't write by default, an engine has to. With version 2 of control groups, a group that has
-# processes can't give its controllers to those below it: so they move into one of their own.
+# What a container can't write by default, an engine has to. With version 2 of control groups, a
+# group that has processes can't give its controllers to those below it: so they move into one of
+# their own.
 START = """
 for folder in /proc/sys /sys /sys/fs/cgroup /sys/fs/cgroup/*/; do
     mount -o remount,bind,rw $folder 2>/dev/null || true
@@ -56,7 +57,7 @@ if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
     sed -e 's/ / +/g' -e 's/^/+/' </sys/fs/cgroup/cgroup.controllers >/sys/fs/cgroup/cgroup.subtree_control
 fi
 exec dockerd
-"""
+"""  # noqa: E501
 
 CHANGES = """
 version: "3.9"
@@ -68,8 +69,8 @@ services:
     deploy: {replicas: 1, update_config: {order: stop-first}}
 """
 
-# In the gateway's container, as a user without any right but the socket's group: what is read, twice at least and until
-# it's of the wanted names, with (true) or without an address, as JSON.
+# In the gateway's container, as a user without any right but the socket's group: what is read,
+# twice at least and until it's of the wanted names, with (true) or without an address, as JSON.
 READ = """
 import json, logging, os, sys, time
 from gateway.nodes.sources.docker import DockerReader
@@ -83,7 +84,7 @@ for _ in range(200):
         break
     time.sleep(0.2)
 print(json.dumps([record._asdict() for record in records]))
-"""
+"""  # noqa: E501
 
 
 class Engine:
@@ -110,16 +111,21 @@ class Engine:
             detach=True,
         )
         self.container.reload()
-        self.address: str = self.container.attrs["NetworkSettings"]["Networks"][stack.network.name]["IPAddress"]
+        self.address: str = self.container.attrs["NetworkSettings"]["Networks"][stack.network.name][
+            "IPAddress"
+        ]
         eventually(lambda: self.container.exec_run(["docker", "info"]).exit_code == 0, within=120)
 
     def run(self, *command: str, env: dict[str, str] | None = None) -> str:
         """The output of a command that must succeed, within five minutes."""
 
         def ran() -> tuple[int, str, str]:
-            done: Any = self.container.exec_run(["timeout", "300", *command], environment=env, demux=True)
+            done: Any = self.container.exec_run(
+                ["timeout", "300", *command], environment=env, demux=True
+            )
             out, err = ((stream or b"").decode() for stream in done.output)
-            # Swarm itself wrote what was to be changed, between the command's look at it and the change.
+            # Swarm itself wrote what was to be changed, between the command's look at it and the
+            # change.
             assert "update out of sequence" not in err
             return done.exit_code, out, err
 
@@ -157,7 +163,9 @@ class Engine:
 
 
 class Swarm:
-    """Engines that are one Swarm with the stack on it; the first is its manager, and has the gateway."""
+    """Engines that are one Swarm with the stack on it; the first is its manager, and has the
+    gateway.
+    """
 
     def __init__(self, stack: Stack, hosts: Iterable[str]) -> None:
         """`hosts` are their names."""
@@ -174,14 +182,19 @@ class Swarm:
         first = self.manager
         first.docker(f"swarm init --advertise-addr {first.address}")
         for other in self.engines[1:]:
-            other.docker(f"swarm join --token {first.docker_read('swarm join-token -q worker')} {first.address}:2377")
+            other.docker(
+                f"swarm join --token {first.docker_read('swarm join-token -q worker')} "
+                f"{first.address}:2377"
+            )
 
     def deploy(self, hosts: dict[str, str]) -> None:
         """The stack, with its nodes on these hosts."""
         for number, host in hosts.items():
             self.manager.docker(f"node update --label-add objgw-node-{number}=true {host}")
             self.add_secret(f"objgw-node-{number}", self.passwords[number])
-        self.manager.add_files({"stack.yml": (CHECKOUT / "docker-stack.yml").read_text(), "changes.yml": CHANGES})
+        self.manager.add_files(
+            {"stack.yml": (CHECKOUT / "docker-stack.yml").read_text(), "changes.yml": CHANGES}
+        )
         self.manager.run(
             *["docker", "stack", "deploy", "-c", "/stack.yml", "-c", "/changes.yml", "objgw"],
             env={"OBJGW_IMAGE": self.stack.lab.image},
@@ -192,7 +205,10 @@ class Swarm:
         self.manager.shell(f"printf %s {text} | docker secret create {name} -")
 
     def wait_ready(self) -> None:
-        eventually(lambda: all(self.gateway.get(self.id_of(name)).status == 404 for name in NODES), within=300)
+        eventually(
+            lambda: all(self.gateway.get(self.id_of(name)).status == 404 for name in NODES),
+            within=300,
+        )
 
     def id_of(self, name: str) -> str:
         """A new id that belongs to the node of this name."""
@@ -223,7 +239,9 @@ class Swarm:
         ids = self.manager.docker_read(f"service ps -q --no-trunc {service}").split()
         if not ids:
             return []
-        tasks: list[dict[str, Any]] = json.loads(self.manager.docker_read(f"inspect --type task {' '.join(ids)}"))
+        tasks: list[dict[str, Any]] = json.loads(
+            self.manager.docker_read(f"inspect --type task {' '.join(ids)}")
+        )
         return tasks
 
     def running(self, service: str) -> str:
@@ -233,9 +251,13 @@ class Swarm:
         return str(ids[0])
 
     def gateway_container(self) -> str:
-        return self.manager.docker_read(f"ps -q --filter label=com.docker.swarm.service.name={GATEWAY}")
+        return self.manager.docker_read(
+            f"ps -q --filter label=com.docker.swarm.service.name={GATEWAY}"
+        )
 
-    def records(self, marker: str, wanted: Mapping[str, bool] | None = None) -> dict[str, dict[str, Any]]:
+    def records(
+        self, marker: str, wanted: Mapping[str, bool] | None = None
+    ) -> dict[str, dict[str, Any]]:
         """What the gateway reads of nodes whose names contain `marker`, by name.
 
         With `wanted`, once they are of these names and run, or don't.
@@ -243,15 +265,21 @@ class Swarm:
         arguments = [marker] if wanted is None else [marker, json.dumps(wanted)]
         command = ["docker", "exec", self.gateway_container(), "python", "-c", READ, *arguments]
         records = {
-            record["name"]: record for record in eventually(lambda: [json.loads(self.manager.read(*command))])[0]
+            record["name"]: record
+            for record in eventually(lambda: [json.loads(self.manager.read(*command))])[0]
         }
-        assert wanted is None or {name: bool(record["host"]) for name, record in records.items()} == wanted
+        assert (
+            wanted is None
+            or {name: bool(record["host"]) for name, record in records.items()} == wanted
+        )
         return records
 
     def log(self) -> str:
         """Of the gateway, tasks that were replaced included."""
         found = f"docker ps -aq --filter label=com.docker.swarm.service.name={GATEWAY}"
-        return self.manager.read("sh", "-c", f"for id in $({found}); do docker logs $id 2>&1 || true; done")
+        return self.manager.read(
+            "sh", "-c", f"for id in $({found}); do docker logs $id 2>&1 || true; done"
+        )
 
     @contextmanager
     def statuses(self, id: str) -> Iterator[set[int]]:
@@ -282,6 +310,8 @@ def swarm_of(lab: Lab, *hosts: str) -> Iterator[Swarm]:
         print(log[-6000:])
         assert not [password for password in stack.secrets if password in log]
     finally:
-        for container in lab.docker.containers.list(filters={"label": f"objgw.test.stack={stack.name}"}):
+        for container in lab.docker.containers.list(
+            filters={"label": f"objgw.test.stack={stack.name}"}
+        ):
             print(f"---- {container.name}\n{container.logs(tail=30).decode(errors='replace')}")
         stack.close()

@@ -30,7 +30,8 @@ NOT_YET = (
 
 
 def eventually(condition: Callable[..., Any], *args: Any, within: float = 60) -> Any:
-    """The first true value of `condition(*args)`, asked again and again; AssertionError after `within` seconds without.
+    """The first true value of `condition(*args)`, asked again and again; AssertionError after
+    `within` seconds without.
 
     NOT_YET of it is what is raised when the time is over.
     """
@@ -71,7 +72,8 @@ def alone(what: str) -> Iterator[None]:
 
 @contextmanager
 def still_network() -> Iterator[None]:
-    """While the block runs, no process of this run puts the tests' container on a network, or takes it off one.
+    """While the block runs, no process of this run puts the tests' container on a network, or takes
+    it off one.
 
     A browser would give up what it's asking for (ERR_NETWORK_CHANGED).
     """
@@ -86,6 +88,8 @@ def random_id() -> str:
 
 
 def owner(id: str, names: Iterable[str]) -> str:
-    """The node name that owns the id: written down here a second time, so that objgw.py can't change it unseen."""
+    """The node name that owns the id: written down here a second time, so that objgw.py can't
+    change it unseen.
+    """
     ordered = sorted(names)
     return ordered[int(hashlib.sha256(id.encode()).hexdigest(), 16) % len(ordered)]

@@ -1,1 +1,4 @@
-"""Tests on real containers, a file for each subject. Everything is a real container and a real socket."""
+"""Tests on real containers, a file for each subject.
+
+Everything is a real container and a real socket.
+"""

@@ -16,7 +16,8 @@ from tests.harness.gateway import Gateway
 from tests.harness.http import BROKEN, code
 from tests.harness.stack import Stack
 
-# A node in whose answers everything can be wrong: ANSWERS is {id: [what it sends, filler bytes behind, what then]}.
+# A node in whose answers everything can be wrong: ANSWERS is {id: [what it sends, filler bytes
+# behind, what then]}.
 FAKE_NODE = r"""
 import json, os, socketserver, threading
 ANSWERS = json.loads(os.environ["ANSWERS"])
@@ -49,7 +50,8 @@ Fault = tuple[str, str, int, str]  # its name, what comes, filler bytes behind i
 
 # The client must see a broken connection.
 STOPS: list[Fault] = [
-    (f"stops{n}", f"{OK}Content-Length: 1048576\r\n\r\n", n, "close") for n in (0, 1, 65_536, 262_144, 1_048_575)
+    (f"stops{n}", f"{OK}Content-Length: 1048576\r\n\r\n", n, "close")
+    for n in (0, 1, 65_536, 262_144, 1_048_575)
 ] + [("hangsMidway", f"{OK}Content-Length: 1048576\r\n\r\n", 70_000, "hang")]
 
 # The client must be told 502 or 503: nothing was relayed yet.
@@ -71,13 +73,33 @@ FAULTS: list[Fault] = [
     ("hasEndlessHeaders", OK, 200_000, "close"),
     ("hasAHeaderWithoutAColon", f"{OK}Content-Length: 4\r\ngarbage\r\n\r\n", 4, "close"),
     ("hasNULInAHeader", f"{OK}Content-Length: 4\r\nx-amz-meta-a: \0\r\n\r\n", 4, "close"),
-    ("isAServerError", f"HTTP/1.1 500 Internal Server Error\r\nContent-Length: {len(XML)}\r\n\r\n{XML}", 0, "keep"),
+    (
+        "isAServerError",
+        f"HTTP/1.1 500 Internal Server Error\r\nContent-Length: {len(XML)}\r\n\r\n{XML}",
+        0,
+        "keep",
+    ),
     ("isBusy", "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", 0, "keep"),
-    ("isARedirect", "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n", 0, "keep"),
+    (
+        "isARedirect",
+        "HTTP/1.1 307 Temporary Redirect\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n",
+        0,
+        "keep",
+    ),
     ("isATeapot", "HTTP/1.1 418 I'm a teapot\r\nContent-Length: 0\r\n\r\n", 0, "keep"),
     ("isCreated", "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n", 0, "keep"),
-    ("isAnErrorCutShort", f"HTTP/1.1 404 Not Found\r\nContent-Length: 900\r\n\r\n{XML}", 0, "close"),
-    ("isAnEndlessError", "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 9000000\r\n\r\n", 300_000, "close"),
+    (
+        "isAnErrorCutShort",
+        f"HTTP/1.1 404 Not Found\r\nContent-Length: 900\r\n\r\n{XML}",
+        0,
+        "close",
+    ),
+    (
+        "isAnEndlessError",
+        "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 9000000\r\n\r\n",
+        300_000,
+        "close",
+    ),
     ("isForbidden", "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n", 0, "keep"),
 ]
 
@@ -97,7 +119,10 @@ def with_fake(lab: Lab) -> Iterator[Gateway]:
     stack = Stack(lab)
     try:
         answers = json.dumps(
-            {name: [sent, filler, then] for name, sent, filler, then in [*STOPS, *FAULTS, NO_ETAG, GOOD]}
+            {
+                name: [sent, filler, then]
+                for name, sent, filler, then in [*STOPS, *FAULTS, NO_ETAG, GOOD]
+            }
         )
         stack.add_fake("1", RECORDS + FAKE_NODE, {"ANSWERS": answers})
         gateway = stack.add_gateway({"OBJGW_NODE_TIMEOUT": "3", "OBJGW_BREAKER_SECONDS": "0.001"})
@@ -115,13 +140,17 @@ def test_an_answer_that_stops_early_breaks_the_connection(with_fake: Gateway, fa
 
 
 @named(FAULTS)
-def test_a_download_that_a_node_answers_badly_gets_502_or_503(with_fake: Gateway, fault: str) -> None:
+def test_a_download_that_a_node_answers_badly_gets_502_or_503(
+    with_fake: Gateway, fault: str
+) -> None:
     assert code(with_fake.get(fault)) in (502, 503)
     assert with_fake.get("good").status == 200
 
 
 @named(FAULTS[:5] + FAULTS[-8:])
-def test_an_upload_that_a_node_answers_badly_gets_502_or_503(with_fake: Gateway, fault: str) -> None:
+def test_an_upload_that_a_node_answers_badly_gets_502_or_503(
+    with_fake: Gateway, fault: str
+) -> None:
     assert code(with_fake.put(fault, b"body")) in (502, 503)
     assert with_fake.get("good").status == 200
 

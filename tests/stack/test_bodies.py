@@ -20,7 +20,9 @@ SIZES = [0, 1, 65_535, 65_536, 65_537, 262_143, 262_144, 262_145, 5 * MIB + 3]
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
-def test_bodies_of_any_size_come_back_as_they_were(gateway: Gateway, size: int, chunks: bool) -> None:
+def test_bodies_of_any_size_come_back_as_they_were(
+    gateway: Gateway, size: int, chunks: bool
+) -> None:
     id, body = random_id(), pattern(size)
     sent = (body[at : at + 99_999] for at in range(0, size, 99_999)) if chunks else body
     put, answer, seen = gateway.put(id, sent), gateway.get(id), gateway.head(id)
@@ -50,7 +52,11 @@ def upload(gateway: Gateway, id: str, size: int, headers: Mapping[str, str]) -> 
 
 def download(gateway: Gateway, id: str) -> tuple[int, bytes]:
     """Download in constant memory; size and digest."""
-    connection, size, digest = http.client.HTTPConnection(gateway.address, 3000, timeout=300), 0, hashlib.sha256()
+    connection, size, digest = (
+        http.client.HTTPConnection(gateway.address, 3000, timeout=300),
+        0,
+        hashlib.sha256(),
+    )
     connection.request("GET", f"/object/{id}")
     with connection.getresponse() as response:
         while block := response.read(MIB):
@@ -72,7 +78,9 @@ def small(shared: Stack) -> Gateway:
 
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
-def test_300_mib_pass_through_a_gateway_of_200_mib(shared: Stack, small: Gateway, chunks: bool) -> None:
+def test_300_mib_pass_through_a_gateway_of_200_mib(
+    shared: Stack, small: Gateway, chunks: bool
+) -> None:
     id, size = random_id(), 300 * MIB
     digest = upload(small, id, size, {} if chunks else {"Content-Length": str(size)})
     assert download(small, id) == (size, digest)
@@ -81,7 +89,9 @@ def test_300_mib_pass_through_a_gateway_of_200_mib(shared: Stack, small: Gateway
 
 @pytest.mark.large
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
-def test_6_gib_pass_through_a_gateway_of_200_mib(shared: Stack, small: Gateway, chunks: bool) -> None:
+def test_6_gib_pass_through_a_gateway_of_200_mib(
+    shared: Stack, small: Gateway, chunks: bool
+) -> None:
     id, size = random_id(), 6 * GIB
     digest = upload(small, id, size, {} if chunks else {"Content-Length": str(size)})
     try:

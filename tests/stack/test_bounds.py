@@ -11,11 +11,16 @@ from tests.harness.stack import Stack
 from tests.harness.waiting import eventually
 
 
-def test_connections_of_one_address_above_the_bound_are_503_and_leave_nothing_behind(shared: Stack) -> None:
+def test_connections_of_one_address_above_the_bound_are_503_and_leave_nothing_behind(
+    shared: Stack,
+) -> None:
     gateway = shared.add_gateway({"OBJGW_CLIENT_CONNECTIONS": "20"})
     gateway.wait_ready()
     id = store(gateway)
-    other = f"import http.client as h; c = h.HTTPConnection('127.0.0.1', 3000); c.request('GET', '/object/{id}')"
+    other = (
+        f"import http.client as h; c = h.HTTPConnection('127.0.0.1', 3000); "
+        f"c.request('GET', '/object/{id}')"
+    )
     (worker,) = gateway.workers()
     eventually(lambda: not gateway.workers()[worker].clients)
     before = gateway.workers()[worker].descriptors
@@ -32,17 +37,23 @@ def test_connections_of_one_address_above_the_bound_are_503_and_leave_nothing_be
             assert answer.headers["Connection"] == "close"
             assert int(answer.headers["Retry-After"]) > 0
             assert wire.rest() == b""
-    assert gateway.read("python", "-c", f"{other}; print(c.getresponse().status)") == "200\n"  # of another address
+    assert (
+        gateway.read("python", "-c", f"{other}; print(c.getresponse().status)") == "200\n"
+    )  # of another address
     for wire in wires:
         wire.send(head("GET", id))
         assert wire.answer().status == 200
         wire.file.close()
         wire.sock.close()
     eventually(lambda: gateway.get(id).status == 200)
-    eventually(lambda: gateway.workers()[worker].descriptors <= before)  # idle ones to nodes: 20 seconds
+    eventually(
+        lambda: gateway.workers()[worker].descriptors <= before
+    )  # idle ones to nodes: 20 seconds
 
 
-def test_connections_may_be_more_than_the_files_that_the_container_begins_with(shared: Stack) -> None:
+def test_connections_may_be_more_than_the_files_that_the_container_begins_with(
+    shared: Stack,
+) -> None:
     gateway = shared.add_gateway(ulimits=[Ulimit(name="nofile", soft=64, hard=4096)])
     gateway.wait_ready()
     id = store(gateway)

@@ -46,14 +46,20 @@ def test_an_upload_that_is_what_its_checksum_says_is_stored(
 def test_an_upload_that_is_not_what_its_checksum_says_leaves_the_old_object(
     gateway: Gateway, name: str, size: int, chunks: bool
 ) -> None:
-    id, body, headers = store(gateway), pattern(size), {name: b64(CHECKSUMS[name](b"something else"))}
+    id, body, headers = (
+        store(gateway),
+        pattern(size),
+        {name: b64(CHECKSUMS[name](b"something else"))},
+    )
     assert code(gateway.put(id, iter([body]) if chunks else body, headers=headers)) == 400
     assert gateway.get(id).body == b"an object"
 
 
 @pytest.mark.parametrize("value", ["garbage", "!!!!", "AAAA", "\xe4", "A" * 5000])
 @pytest.mark.parametrize("name", CHECKSUMS)
-def test_a_checksum_of_garbage_is_400_and_stores_nothing(gateway: Gateway, name: str, value: str) -> None:
+def test_a_checksum_of_garbage_is_400_and_stores_nothing(
+    gateway: Gateway, name: str, value: str
+) -> None:
     id = random_id()
     assert code(gateway.put(id, b"body", headers={name: value})) == 400
     assert gateway.get(id).status == 404

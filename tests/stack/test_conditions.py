@@ -1,4 +1,7 @@
-"""Conditions on PUT, GET and HEAD: RFC 9110, 13. Those on PUT are decided by the node, so that one client wins."""
+"""Conditions on PUT, GET and HEAD: RFC 9110, 13.
+
+Those on PUT are decided by the node, so that one client wins.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,9 @@ from tests.harness.http import MD5, NO_DATES, OTHER, code, fill, opaque, pattern
 from tests.harness.stack import Stack
 from tests.harness.waiting import random_id
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Conditions on PUT: decided by the node, so that one client wins
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def race(calls: list[Callable[[], Answer]]) -> list[Answer]:
@@ -63,7 +66,11 @@ PUT_CONDITIONS = {
     "if-match, list": (True, {"If-Match": f"{opaque(b'?')}, {MD5}"}, 400),
     "if-match, list without it": (True, {"If-Match": f"{opaque(b'?')}, {opaque(b'!')}"}, 400),
     "if-none-match, list": (True, {"If-None-Match": f"{opaque(b'?')}, {MD5}"}, 400),
-    "if-none-match, list without it": (True, {"If-None-Match": f"{opaque(b'?')}, {opaque(b'!')}"}, 400),
+    "if-none-match, list without it": (
+        True,
+        {"If-None-Match": f"{opaque(b'?')}, {opaque(b'!')}"},
+        400,
+    ),
     "if-match, new": (False, {"If-Match": MD5}, 412),
     "if-match any, there": (True, {"If-Match": "*"}, 200),
     "if-match any, new": (False, {"If-Match": "*"}, 412),
@@ -88,27 +95,40 @@ def test_conditions_on_put(gateway: Gateway, row: str, size: int) -> None:
         assert (got.status, got.body) == (200, b"an object") if there else got.status == 404
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Range and If-Range: RFC 9110, 14 and 13.1.5
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "template", "status"),
-    [("If-Match", "{other}", 412), ("If-None-Match", "{etag}", 304), ("If-Unmodified-Since", "{before}", 412)],
+    [
+        ("If-Match", "{other}", 412),
+        ("If-None-Match", "{etag}", 304),
+        ("If-Unmodified-Since", "{before}", 412),
+    ],
 )
 @pytest.mark.parametrize("if_range", ["{etag}", "{other}", "{date}", "{before}"])
 def test_other_conditions_come_before_if_range(
-    gateway: Gateway, dated: tuple[str, str, str], name: str, template: str, status: int, if_range: str
+    gateway: Gateway,
+    dated: tuple[str, str, str],
+    name: str,
+    template: str,
+    status: int,
+    if_range: str,
 ) -> None:
     id, etag, date = dated
-    headers = {"Range": "bytes=3-6", "If-Range": fill(if_range, etag, date), name: fill(template, etag, date)}
+    headers = {
+        "Range": "bytes=3-6",
+        "If-Range": fill(if_range, etag, date),
+        name: fill(template, etag, date),
+    }
     assert code(gateway.get(id, headers=headers)) == status
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Conditions on GET and HEAD: RFC 9110, 13.1 and 13.2
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 CONDITIONS: dict[str, tuple[dict[str, str], int]] = {
     "if-match, same": ({"If-Match": "{etag}"}, 200),
@@ -137,12 +157,27 @@ CONDITIONS: dict[str, tuple[dict[str, str], int]] = {
     "if-modified-since, year 99999": ({"If-Modified-Since": "Sun, 06 Nov 99999 08:49:37 GMT"}, 200),
     "if-modified-since, no such day": ({"If-Modified-Since": "Sun, 99 Nov 0000 99:99:99 GMT"}, 200),
     # 13.2.2: which of two decides
-    "if-match true, unmodified-since false": ({"If-Match": "{etag}", "If-Unmodified-Since": "{before}"}, 200),
-    "if-match false, unmodified-since true": ({"If-Match": "{other}", "If-Unmodified-Since": "{after}"}, 412),
-    "if-none-match true, modified-since false": ({"If-None-Match": "{other}", "If-Modified-Since": "{after}"}, 200),
-    "if-none-match false, modified-since true": ({"If-None-Match": "{etag}", "If-Modified-Since": "{before}"}, 304),
+    "if-match true, unmodified-since false": (
+        {"If-Match": "{etag}", "If-Unmodified-Since": "{before}"},
+        200,
+    ),
+    "if-match false, unmodified-since true": (
+        {"If-Match": "{other}", "If-Unmodified-Since": "{after}"},
+        412,
+    ),
+    "if-none-match true, modified-since false": (
+        {"If-None-Match": "{other}", "If-Modified-Since": "{after}"},
+        200,
+    ),
+    "if-none-match false, modified-since true": (
+        {"If-None-Match": "{etag}", "If-Modified-Since": "{before}"},
+        304,
+    ),
     "if-match true, if-none-match false": ({"If-Match": "{etag}", "If-None-Match": "{etag}"}, 304),
-    "if-match false, if-none-match false": ({"If-Match": "{other}", "If-None-Match": "{etag}"}, 412),
+    "if-match false, if-none-match false": (
+        {"If-Match": "{other}", "If-None-Match": "{etag}"},
+        412,
+    ),
     "unmodified-since false, if-none-match false": (
         {"If-Unmodified-Since": "{before}", "If-None-Match": "{etag}"},
         412,
@@ -197,14 +232,18 @@ def test_an_etag_without_quotes_is_taken_for_the_etag_or_for_another(
         ("Range", "bytes=0-3"),
     ],
 )
-def test_conditions_on_a_missing_object_are_404(gateway: Gateway, method: str, name: str, value: str) -> None:
-    answer = gateway.request(method, f"/object/{random_id()}", headers={name: value})  # RFC 9110, 13.2.1
+def test_conditions_on_a_missing_object_are_404(
+    gateway: Gateway, method: str, name: str, value: str
+) -> None:
+    answer = gateway.request(
+        method, f"/object/{random_id()}", headers={name: value}
+    )  # RFC 9110, 13.2.1
     assert code(answer) == 404
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Conditions come before ranges, and only a date is a date
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 # The range, the conditions, the status of a GET of "an object".
 BEFORE_RANGES: dict[str, tuple[str, dict[str, str], int]] = {
@@ -216,7 +255,11 @@ BEFORE_RANGES: dict[str, tuple[str, dict[str, str], int]] = {
     "if-none-match, weak": ("bytes=99-", {"If-None-Match": f"W/{MD5}"}, 304),
     "if-none-match, list without it": ("bytes=99-", {"If-None-Match": f'{OTHER}, "b"'}, 416),
     "if-none-match, one": ("bytes=99-", {"If-None-Match": MD5}, 304),
-    "unmodified, RFC 850": ("bytes=99-", {"If-Unmodified-Since": "Sunday, 06-Nov-94 08:49:37 GMT"}, 412),
+    "unmodified, RFC 850": (
+        "bytes=99-",
+        {"If-Unmodified-Since": "Sunday, 06-Nov-94 08:49:37 GMT"},
+        412,
+    ),
     "unmodified, asctime": ("bytes=99-", {"If-Unmodified-Since": "Sun Nov  6 08:49:37 1994"}, 412),
     "two": ("bytes=99-", {"If-Match": MD5, "If-None-Match": MD5}, 304),
     "two that hold": ("bytes=99-", {"If-Match": MD5, "If-None-Match": OTHER}, 416),
@@ -228,7 +271,9 @@ BEFORE_RANGES: dict[str, tuple[str, dict[str, str], int]] = {
 
 
 @pytest.mark.parametrize("row", BEFORE_RANGES)
-def test_conditions_come_before_ranges(gateway: Gateway, landmark: tuple[str, bytes], row: str) -> None:
+def test_conditions_come_before_ranges(
+    gateway: Gateway, landmark: tuple[str, bytes], row: str
+) -> None:
     range_, conditions, status = BEFORE_RANGES[row]
     id = random_id() if status == 404 else store(gateway)
     with gateway.session() as session:
@@ -243,11 +288,16 @@ def test_conditions_come_before_ranges(gateway: Gateway, landmark: tuple[str, by
     "value", [*NO_DATES[:6], *NO_DATES[8:13], "Wed, 25 Nov 2026 11:44:27 +0900", "1995-01-01", "99"]
 )
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_a_condition_whose_date_is_none_is_ignored(gateway: Gateway, value: str, method: str) -> None:
+def test_a_condition_whose_date_is_none_is_ignored(
+    gateway: Gateway, value: str, method: str
+) -> None:
     id = store(gateway)
     for year in ("1994", "2091"):
         for name in ("If-Modified-Since", "If-Unmodified-Since"):
-            if ":60" in value and year + name in ("2091If-Modified-Since", "1994If-Unmodified-Since"):
+            if ":60" in value and year + name in (
+                "2091If-Modified-Since",
+                "1994If-Unmodified-Since",
+            ):
                 continue  # a leap second is one to RFC 9110
             headers = {name: value.replace("1994", year)}
             assert gateway.request(method, f"/object/{id}", headers=headers).status == 200

@@ -1,4 +1,6 @@
-"""openapi.yaml: no request is answered otherwise than it says. schemathesis makes the requests from it."""
+"""openapi.yaml: no request is answered otherwise than it says. schemathesis makes the requests from
+it.
+"""
 
 from __future__ import annotations
 

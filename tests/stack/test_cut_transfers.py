@@ -14,9 +14,9 @@ from tests.harness.node import Node
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Uploads that end early
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 DECLARED = 13_000_000
 
@@ -78,7 +78,9 @@ def test_an_upload_that_is_cut_short_makes_no_object(
 
 @cut_short
 @framed
-def test_a_client_that_half_closes_after_too_few_bytes_gets_400(gateway: Gateway, framing: str, sent: int) -> None:
+def test_a_client_that_half_closes_after_too_few_bytes_gets_400(
+    gateway: Gateway, framing: str, sent: int
+) -> None:
     id = random_id()
     with Wire(gateway) as wire:
         begin_upload(wire, id, framing, sent)
@@ -98,14 +100,16 @@ def test_the_list_of_unfinished_uploads_would_show_one(shared: Stack, gateway: G
     client._abort_multipart_upload(BUCKET, id, upload)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Downloads that end early
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_a_download_whose_node_dies_breaks_the_connection(faulty: Stack) -> None:
     node, size = faulty.nodes[0], 64 * MIB
-    gateway = faulty.add_gateway({"OBJGW_NODE_TIMEOUT": "8"})  # a node without a network can't say that it is gone
+    gateway = faulty.add_gateway(
+        {"OBJGW_NODE_TIMEOUT": "8"}
+    )  # a node without a network can't say that it is gone
     gateway.wait_ready()
     id = store(gateway, pattern(size), faulty.id_of(node))
     with Wire(gateway, timeout=40) as wire:
@@ -117,7 +121,9 @@ def test_a_download_whose_node_dies_breaks_the_connection(faulty: Stack) -> None
         store(gateway, id=faulty.id_of(other))
 
 
-def test_a_node_connection_that_a_client_left_half_read_serves_nobody_else(shared: Stack, gateway: Gateway) -> None:
+def test_a_node_connection_that_a_client_left_half_read_serves_nobody_else(
+    shared: Stack, gateway: Gateway
+) -> None:
     node = shared.nodes[0]
     large = store(gateway, pattern(24 * MIB), shared.id_of(node))
     small = [store(gateway, pattern(1000 + n), shared.id_of(node)) for n in range(4)]

@@ -8,7 +8,13 @@ from functools import partial
 
 import pytest
 
-from tests.harness.checks import PROMPT, assert_only_own_ids_reached, assert_unavailable_for_all_methods, has, store
+from tests.harness.checks import (
+    PROMPT,
+    assert_only_own_ids_reached,
+    assert_unavailable_for_all_methods,
+    has,
+    store,
+)
 from tests.harness.stack import Stack
 from tests.harness.waiting import always, eventually, random_id, together
 
@@ -19,11 +25,16 @@ def test_a_gateway_that_starts_before_the_docker_socket_is_there_finds_it(shared
     assert gateway.get("no-id").status == 400
     always(lambda: gateway.get("abc").status == 503, seconds=3)
     gateway.run("ln", "-s", "/real.sock", "/tmp/docker.sock")
-    eventually(lambda: all(gateway.put(shared.id_of(node)).status == 200 for node in shared.nodes), within=PROMPT)
+    eventually(
+        lambda: all(gateway.put(shared.id_of(node)).status == 200 for node in shared.nodes),
+        within=PROMPT,
+    )
     assert_only_own_ids_reached(shared)
 
 
-def test_a_gateway_whose_docker_refuses_and_then_hangs_at_the_start_answers_503_and_recovers(shared: Stack) -> None:
+def test_a_gateway_whose_docker_refuses_and_then_hangs_at_the_start_answers_503_and_recovers(
+    shared: Stack,
+) -> None:
     relay = shared.add_relay()
     relay.close()
     gateway = shared.add_gateway({"OBJGW_DOCKER_TIMEOUT": "1"}, relay=relay)
@@ -34,16 +45,25 @@ def test_a_gateway_whose_docker_refuses_and_then_hangs_at_the_start_answers_503_
     eventually(lambda: relay.connections > 0)
     assert_unavailable_for_all_methods(gateway, random_id())
     relay.open()
-    eventually(lambda: all(gateway.put(shared.id_of(node)).status == 200 for node in shared.nodes), within=PROMPT)
+    eventually(
+        lambda: all(gateway.put(shared.id_of(node)).status == 200 for node in shared.nodes),
+        within=PROMPT,
+    )
     assert_only_own_ids_reached(shared)
 
 
 @pytest.mark.parametrize("fault", ["refuses", "hangs"])
-def test_without_docker_requests_go_on_and_once_it_is_back_a_node_made_anew_is_found(faulty: Stack, fault: str) -> None:
+def test_without_docker_requests_go_on_and_once_it_is_back_a_node_made_anew_is_found(
+    faulty: Stack, fault: str
+) -> None:
     relay = faulty.add_relay()
     one, anew, three = faulty.nodes
     # What was sent to a container that is gone isn't always refused: then it has its time-out.
-    timeouts = {"OBJGW_DOCKER_TIMEOUT": "1", "OBJGW_CONNECT_TIMEOUT": "0.5", "OBJGW_NODE_TIMEOUT": "5"}
+    timeouts = {
+        "OBJGW_DOCKER_TIMEOUT": "1",
+        "OBJGW_CONNECT_TIMEOUT": "0.5",
+        "OBJGW_NODE_TIMEOUT": "5",
+    }
     gateway = faulty.add_gateway(timeouts, relay=relay)
     gateway.wait_ready()
     ids = store(faulty, faulty.nodes)
@@ -64,7 +84,9 @@ def test_docker_is_asked_no_more_often_because_of_requests(stack: Stack) -> None
     gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600"}, relay=relay)
     gateway.wait_ready()
     id = store(stack, [node])[node]
-    together([partial(has, gateway, id)] * 4)  # each on a connection of its own, which Docker is asked about
+    together(
+        [partial(has, gateway, id)] * 4
+    )  # each on a connection of its own, which Docker is asked about
 
     def calm() -> bool:
         before = relay.requests

@@ -15,7 +15,9 @@ from tests.harness.http import store
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually
 
-PERMITTED = re.compile(r"(/v1\.[0-9]+)?/(version|containers/json|containers/[0-9a-f]{64}/json)(\?.*)?")
+PERMITTED = re.compile(
+    r"(/v1\.[0-9]+)?/(version|containers/json|containers/[0-9a-f]{64}/json)(\?.*)?"
+)
 
 
 class DockerProxy(http.server.ThreadingHTTPServer):
@@ -62,7 +64,9 @@ class DockerProxyHandler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_docker_proxy_that_only_lists_and_inspects_containers_is_all_that_is_needed(stack: Stack) -> None:
+def test_a_docker_proxy_that_only_lists_and_inspects_containers_is_all_that_is_needed(
+    stack: Stack,
+) -> None:
     proxy = DockerProxy()
     stack.add_nodes("12")
     docker_host = f"tcp://{stack.tests_address()}:{proxy.server_port}"
@@ -74,7 +78,9 @@ def test_a_docker_proxy_that_only_lists_and_inspects_containers_is_all_that_is_n
         eventually(lambda id=id: gateway.get(id).body == b"before")
         assert stack.holders(id) == [node]
     assert proxy.permitted > 0
-    assert all(re.fullmatch(r"GET (/v1\.[0-9]+)?/info", refused) for refused in proxy.refused)  # what is no Swarm
+    assert all(
+        re.fullmatch(r"GET (/v1\.[0-9]+)?/info", refused) for refused in proxy.refused
+    )  # what is no Swarm
     for process in gateway.processes().values():
         assert process.status["Uid"].split() == ["65534"] * 4
         assert process.status["Groups"].split() == []

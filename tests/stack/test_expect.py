@@ -13,7 +13,9 @@ from tests.harness.waiting import eventually, random_id
 @pytest.mark.parametrize("size", [1, 65_536, 1_000_000])
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("value", ["100-continue", "100-Continue"])
-def test_the_body_is_asked_for_once_and_then_stored(gateway: Gateway, size: int, chunks: bool, value: str) -> None:
+def test_the_body_is_asked_for_once_and_then_stored(
+    gateway: Gateway, size: int, chunks: bool, value: str
+) -> None:
     id, body = random_id(), pattern(size)
     with Wire(gateway) as wire:
         wire.send(head("PUT", id, f"Expect: {value}", TE if chunks else f"Content-Length: {size}"))
@@ -24,7 +26,9 @@ def test_the_body_is_asked_for_once_and_then_stored(gateway: Gateway, size: int,
         wire.assert_in_step(answer, id, body)
 
 
-def test_a_client_that_does_not_wait_for_100_is_served_too(gateway: Gateway, landmark: tuple[str, bytes]) -> None:
+def test_a_client_that_does_not_wait_for_100_is_served_too(
+    gateway: Gateway, landmark: tuple[str, bytes]
+) -> None:
     with Wire(gateway) as wire:
         wire.send(head("PUT", random_id(), EXPECT, "Content-Length: 5"), b"hello")
         while (answer := wire.answer()).status == 100:
@@ -35,7 +39,12 @@ def test_a_client_that_does_not_wait_for_100_is_served_too(gateway: Gateway, lan
 
 @pytest.mark.parametrize(
     ("method", "id", "status"),
-    [("PUT", "bad_id", 400), ("PUT", "x" * 33, 400), ("PUT", "../other", 404), ("POST", "good", 405)],
+    [
+        ("PUT", "bad_id", 400),
+        ("PUT", "x" * 33, 400),
+        ("PUT", "../other", 404),
+        ("POST", "good", 405),
+    ],
 )
 @pytest.mark.parametrize("framing", ["Content-Length: 1000", TE])
 def test_what_is_known_to_be_refused_is_refused_without_100(
@@ -51,7 +60,9 @@ def test_an_upload_to_a_dead_node_is_refused_without_100(faulty: Stack) -> None:
     node.stop()
     eventually(lambda: gateway.get(faulty.id_of(node)).status == 503)
     for framing in ("Content-Length: 1000", TE):
-        refused_early(gateway, head("PUT", faulty.id_of(node), EXPECT, framing), 503, (other, b"there"))
+        refused_early(
+            gateway, head("PUT", faulty.id_of(node), EXPECT, framing), 503, (other, b"there")
+        )
 
 
 @pytest.mark.parametrize("value", ["200-ok", "100-continue, x", "x"])

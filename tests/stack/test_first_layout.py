@@ -7,7 +7,14 @@ import io
 from gateway.nodes.layout import RECORD, Layout
 from tests.harness.engine import LAYOUT_BUCKET
 from tests.harness.http import code
-from tests.harness.layout import Model, assert_at_home, assert_one_request_upstream, names_of, record_of, store
+from tests.harness.layout import (
+    Model,
+    assert_at_home,
+    assert_one_request_upstream,
+    names_of,
+    record_of,
+    store,
+)
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id, together
 
@@ -26,7 +33,7 @@ while True:
 """
 
 
-def test_nodes_that_appear_one_after_another_before_anything_is_stored_are_settled_by_themselves_and_only_s3_joins(
+def test_nodes_that_appear_one_after_another_before_anything_is_stored_are_settled_by_themselves_and_only_s3_joins(  # noqa: E501
     stack: Stack,
 ) -> None:
     gateway = stack.add_gateway()
@@ -35,7 +42,8 @@ def test_nodes_that_appear_one_after_another_before_anything_is_stored_are_settl
         stack.add_node(suffix)
         gateway.wait_layout(names_of(stack.nodes))
         if suffix == "2":
-            gateway.wait_ready()  # the first layout, all that Docker lists, is made: from now on only S3 joins
+            # the first layout, all that Docker lists, is made: from now on only S3 joins
+            gateway.wait_ready()
             stack.add_fake("0", NO_S3)
             stack.add_fake("9", CLOSING)
     gateway.wait_layout(names_of(stack.nodes), settled=True, within=60)

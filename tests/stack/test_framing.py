@@ -31,7 +31,9 @@ MALFORMED: dict[str, bytes] = {
     "a hexadecimal length": put("Content-Length: 0x5"),
     "a length with an underscore": put("Content-Length: 0_5"),
     "a length with a fraction": put("Content-Length: 5.0"),
-    "a length in Arabic digits": put("Content-Length: 5".replace("5", "\u0665".encode().decode("latin-1"))),
+    "a length in Arabic digits": put(
+        "Content-Length: 5".replace("5", "\u0665".encode().decode("latin-1"))
+    ),
     "a length in superscript": put("Content-Length: \xb2"),
     "a length without a digit": put("Content-Length:"),
     "a length in words": put("Content-Length: five"),
@@ -49,7 +51,9 @@ MALFORMED: dict[str, bytes] = {
     "chunked with a parameter": put("Transfer-Encoding: chunked;q=1", body=HELLO),
     "chunked behind a control character": put("Transfer-Encoding: \x0bchunked", body=HELLO),
     "chunked in HTTP/1.0": put(TE, body=HELLO, version="HTTP/1.0"),
-    "chunked in HTTP/1.0 that is kept": put(TE, "Connection: keep-alive", body=HELLO, version="HTTP/1.0"),
+    "chunked in HTTP/1.0 that is kept": put(
+        TE, "Connection: keep-alive", body=HELLO, version="HTTP/1.0"
+    ),
     "a list of different lengths": put("Content-Length: 5,6"),
     "a list of lengths with an empty one": put("Content-Length: 5,"),
     "three equal lengths": put(*["Content-Length: 5"] * 3),
@@ -83,7 +87,9 @@ MALFORMED: dict[str, bytes] = {
     "a tab before the colon of a coding": put("Transfer-Encoding\t: chunked", body=HELLO),
     "a blank before a coding's name": put("X: y", " Transfer-Encoding: chunked", body=HELLO),
     "a coding in 0xFF": put("Transfer-Encoding: \xffchunked", body=HELLO),
-    "chunked and a length in HTTP/1.0": put(TE, "Content-Length: 5", body=HELLO, version="HTTP/1.0"),
+    "chunked and a length in HTTP/1.0": put(
+        TE, "Content-Length: 5", body=HELLO, version="HTTP/1.0"
+    ),
     # RFC 9112, 7.1: chunks
     "a chunk size of garbage": put(TE, body=b"five\r\nhello\r\n0\r\n\r\n"),
     "a chunk size with a minus": put(TE, body=b"-5\r\nhello\r\n0\r\n\r\n"),
@@ -121,8 +127,12 @@ MALFORMED: dict[str, bytes] = {
     "a chunk extension with bare LF": put(TE, body=b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
     "a chunk extension that ends in bare LF": put(TE, body=b"5;a\nhello\r\n0\r\n\r\n"),
     "a chunk extension with bare CR": put(TE, body=b"5;a\rb\r\nhello\r\n0\r\n\r\n"),
-    "a chunk extension with a line end in quotes": put(TE, body=b'5;a="\r\n"\r\nhello\r\n0\r\n\r\n'),
-    "a chunk extension with a quote that isn't closed": put(TE, body=b'5;a="b\r\nhello\r\n0\r\n\r\n'),
+    "a chunk extension with a line end in quotes": put(
+        TE, body=b'5;a="\r\n"\r\nhello\r\n0\r\n\r\n'
+    ),
+    "a chunk extension with a quote that isn't closed": put(
+        TE, body=b'5;a="b\r\nhello\r\n0\r\n\r\n'
+    ),
     "a chunk extension without a name": put(TE, body=b"5;=b\r\nhello\r\n0\r\n\r\n"),
     "a chunk extension without a value": put(TE, body=b"5;a=\r\nhello\r\n0\r\n\r\n"),
     "a chunk extension of nothing": put(TE, body=b"5;\r\nhello\r\n0\r\n\r\n"),
@@ -134,7 +144,9 @@ MALFORMED: dict[str, bytes] = {
     "a trailer with bare CR": put(TE, body=b"5\r\nhello\r\n0\r\na: b\rc: d\r\n\r\n"),
     "a trailer with bare LF": put(TE, body=b"5\r\nhello\r\n0\r\na: b\nc: d\r\n\r\n"),
     "a trailer that says a length": put(TE, body=b"5\r\nhello\r\n0\r\nContent-Length: 50\r\n\r\n"),
-    "a trailer that says chunked": put(TE, body=b"5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+    "a trailer that says chunked": put(
+        TE, body=b"5\r\nhello\r\n0\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ),
     "a trailer that says a host": put(TE, body=b"5\r\nhello\r\n0\r\nHost: x\r\n\r\n"),
     "too many trailers": put(TE, body=b"5\r\nhello\r\n0\r\n" + b"a: b\r\n" * 120 + b"\r\n"),
     "an oversized trailer": put(TE, body=b"5\r\nhello\r\n0\r\na: " + b"b" * 8200 + b"\r\n\r\n"),
@@ -144,7 +156,9 @@ MALFORMED: dict[str, bytes] = {
     "bare LF in the headers": put("X: y\nContent-Length: 5"),
     "bare CR in a header": put("X: y\rContent-Length: 5", "Content-Length: 0", body=b""),
     "a folded header": put("X: y", " Content-Length: 50", "Content-Length: 5"),
-    "a folded first header": b"PUT /object/{id} HTTP/1.1\r\n Host: objgw\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello",
+    "a folded first header": b"PUT /object/{id} HTTP/1.1\r\n Host: objgw\r\nHost: "
+    b"x\r\nContent-Length: "
+    b"5\r\n\r\nhello",
     "a header without a colon": put("Content-Length: 5", "garbage"),
     "a header without a name": put("Content-Length: 5", ": x"),
     "a blank before the colon": put("Content-Length : 5"),
@@ -155,8 +169,12 @@ MALFORMED: dict[str, bytes] = {
     "an oversized header": put("Content-Length: 5", "X: " + "y" * 8200),
     "too many headers": put("Content-Length: 5", *[f"X-{n}: y" for n in range(120)]),
     "endless headers": put("Content-Length: 5", *[f"X-{n}: {'y' * 8000}" for n in range(120)]),
-    "bare LF after the request line": put("Content-Length: 5").replace(b"HTTP/1.1\r\n", b"HTTP/1.1\n"),
-    "bare CR after the request line": put("Content-Length: 5").replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r"),
+    "bare LF after the request line": put("Content-Length: 5").replace(
+        b"HTTP/1.1\r\n", b"HTTP/1.1\n"
+    ),
+    "bare CR after the request line": put("Content-Length: 5").replace(
+        b"HTTP/1.1\r\n", b"HTTP/1.1\r"
+    ),
     "bare LF at the end of the headers": put("Content-Length: 5").replace(b"\r\n\r\n", b"\n\n"),
     "bare LF as the empty line": put("Content-Length: 5").replace(b"\r\n\r\n", b"\r\n\n"),
     "CR CR LF at a line's end": put("X: y\r", "Content-Length: 5"),
@@ -189,14 +207,18 @@ MALFORMED: dict[str, bytes] = {
     "a request line of 8,200 bytes": put("Content-Length: 5").replace(b"{id}", b"x" * 8200),
     "a fragment": put("Content-Length: 5").replace(b"{id}", b"{id}#x"),
     "an empty fragment": put("Content-Length: 5").replace(b"{id}", b"{id}#"),
-    "bytes that aren't ASCII in the target": put("Content-Length: 5").replace(b"{id}", b"{id}\xc3\xa4"),
+    "bytes that aren't ASCII in the target": put("Content-Length: 5").replace(
+        b"{id}", b"{id}\xc3\xa4"
+    ),
     "NUL in the target": put("Content-Length: 5").replace(b"{id}", b"{id}\0"),
     "DEL in the target": put("Content-Length: 5").replace(b"{id}", b"{id}\x7f"),
     "a tab in the target": put("Content-Length: 5").replace(b"{id}", b"{id}\tx"),
     "a blank in the target": put("Content-Length: 5").replace(b"{id}", b"{id} x"),
     "bare CR in the target": put("Content-Length: 5").replace(b"{id}", b"{id}\rx"),
     "bare LF in the target": put("Content-Length: 5").replace(b"{id}", b"{id}\nx"),
-    "a host and a port as the target": put("Content-Length: 5").replace(b"/object/{id}", b"objgw:3000"),
+    "a host and a port as the target": put("Content-Length: 5").replace(
+        b"/object/{id}", b"objgw:3000"
+    ),
     "a target without a slash": put("Content-Length: 5").replace(b"/object/{id}", b"object/{id}"),
     "a tunnel": put("Content-Length: 5").replace(b"PUT /object/{id}", b"CONNECT objgw:3000"),
     "no target": put("Content-Length: 5").replace(b" /object/{id}", b""),
@@ -232,10 +254,35 @@ MALFORMED: dict[str, bytes] = {
 
 # RFC 9112, 3.2, and RFC 9110, 7.2: what a Host header may be.
 HOSTS: dict[str, bytes] = {
-    f"the host {host!r}": put("Content-Length: 5").replace(b"Host: objgw", f"Host: {host}".encode("latin-1"))
+    f"the host {host!r}": put("Content-Length: 5").replace(
+        b"Host: objgw", f"Host: {host}".encode("latin-1")
+    )
     for host in (
-        *("a b", "x,y", "x, y", "[::1", "::1]", "[::1]x", "[]", "[::1]:x", "a/b", "/", "user@host", "a?b", "a#b"),
-        *("http://objgw", "objgw:port", "objgw:3000:3000", "objgw:-1", "objgw:+1", "objgw:3000 ,x", "a\\b", "a<b>"),
+        *(
+            "a b",
+            "x,y",
+            "x, y",
+            "[::1",
+            "::1]",
+            "[::1]x",
+            "[]",
+            "[::1]:x",
+            "a/b",
+            "/",
+            "user@host",
+            "a?b",
+            "a#b",
+        ),
+        *(
+            "http://objgw",
+            "objgw:port",
+            "objgw:3000:3000",
+            "objgw:-1",
+            "objgw:+1",
+            "objgw:3000 ,x",
+            "a\\b",
+            "a<b>",
+        ),
         *('"objgw"', "objgw\xe4", "a%zz", "a%2", "a|b", "a^b", "{a}"),
     )
 } | {
@@ -306,7 +353,9 @@ def test_a_malformed_request_is_told_what_is_wrong(gateway: Gateway, row: str, s
 
 
 @pytest.mark.parametrize("size", [b"f" * 15, b"f" * 16, b"f" * 17, b"f" * 1000])
-def test_a_chunk_that_is_larger_than_all_there_is_stores_nothing(gateway: Gateway, size: bytes) -> None:
+def test_a_chunk_that_is_larger_than_all_there_is_stores_nothing(
+    gateway: Gateway, size: bytes
+) -> None:
     id = random_id()
     with Wire(gateway) as wire:
         wire.send(head("PUT", id, TE), size, b"\r\nhello\r\n0\r\n\r\n")
@@ -316,7 +365,9 @@ def test_a_chunk_that_is_larger_than_all_there_is_stores_nothing(gateway: Gatewa
 
 
 @pytest.mark.parametrize("length", ["9" * 19, "9" * 20, "9" * 1000])
-def test_a_length_that_is_larger_than_all_there_is_stores_nothing(gateway: Gateway, length: str) -> None:
+def test_a_length_that_is_larger_than_all_there_is_stores_nothing(
+    gateway: Gateway, length: str
+) -> None:
     id = random_id()
     with Wire(gateway) as wire:
         wire.send(head("PUT", id, f"Content-Length: {length}"), b"x" * 100_000)
@@ -328,7 +379,10 @@ def test_a_length_that_is_larger_than_all_there_is_stores_nothing(gateway: Gatew
 # What looks odd and is right: what is sent as a PUT, and the bytes that it stores.
 ODD: dict[str, tuple[bytes, bytes]] = {
     "chunk extensions": (put(TE, body=b'5;a=b;c="d;e" ; f\r\nhello\r\n0;last\r\n\r\n'), b"hello"),
-    "trailers": (put(TE, "Trailer: X-End", body=b"5\r\nhello\r\n0\r\nX-End: 1\r\nX-More: 2\r\n\r\n"), b"hello"),
+    "trailers": (
+        put(TE, "Trailer: X-End", body=b"5\r\nhello\r\n0\r\nX-End: 1\r\nX-More: 2\r\n\r\n"),
+        b"hello",
+    ),
     "upper-case hexadecimal": (put(TE, body=b"A\r\n0123456789\r\n0\r\n\r\n"), b"0123456789"),
     "leading zeros in a chunk size": (put(TE, body=b"00005\r\nhello\r\n000\r\n\r\n"), b"hello"),
     "chunked in capitals": (put("Transfer-Encoding: CHUNKED", body=HELLO), b"hello"),
@@ -339,15 +393,30 @@ ODD: dict[str, tuple[bytes, bytes]] = {
     "blanks and tabs around a value": (put("Content-Length: \t 5 \t"), b"hello"),
     "neither length nor chunks": (put(body=b""), b""),
     "an empty line before the request": (b"\r\n" + put("Content-Length: 5"), b"hello"),
-    "an absolute target": (put("Content-Length: 5").replace(b" /", b" http://objgw:3000/"), b"hello"),
+    "an absolute target": (
+        put("Content-Length: 5").replace(b" /", b" http://objgw:3000/"),
+        b"hello",
+    ),
     "a query without anything": (put("Content-Length: 5").replace(b" HTTP", b"? HTTP"), b"hello"),
     "HTTP/1.0": (put("Content-Length: 5", version="HTTP/1.0"), b"hello"),
-    "HTTP/1.0 that expects": (put("Content-Length: 5", "Expect: 100-continue", version="HTTP/1.0"), b"hello"),
-    "blanks before chunk extensions": (put(TE, body=b"5 \t; a = b\r\nhello\r\n0 ;x\r\n\r\n"), b"hello"),
+    "HTTP/1.0 that expects": (
+        put("Content-Length: 5", "Expect: 100-continue", version="HTTP/1.0"),
+        b"hello",
+    ),
+    "blanks before chunk extensions": (
+        put(TE, body=b"5 \t; a = b\r\nhello\r\n0 ;x\r\n\r\n"),
+        b"hello",
+    ),
     "a quoted chunk extension": (put(TE, body=b'5;a="b;c\\"\xe4"\r\nhello\r\n0\r\n\r\n'), b"hello"),
-    "many chunk extensions": (put(TE, body=b"5" + b";a=b" * 1000 + b"\r\nhello\r\n0\r\n\r\n"), b"hello"),
+    "many chunk extensions": (
+        put(TE, body=b"5" + b";a=b" * 1000 + b"\r\nhello\r\n0\r\n\r\n"),
+        b"hello",
+    ),
     "a thousand leading zeros": (put(TE, body=b"0" * 1000 + b"5\r\nhello\r\n0\r\n\r\n"), b"hello"),
-    "a chunk that looks like the last": (put(TE, body=b"5\r\n0\r\n\r\n\r\n0\r\n\r\n"), b"0\r\n\r\n"),
+    "a chunk that looks like the last": (
+        put(TE, body=b"5\r\n0\r\n\r\n\r\n0\r\n\r\n"),
+        b"0\r\n\r\n",
+    ),
     "an empty trailer": (put(TE, body=b"5\r\nhello\r\n0\r\nX-End:\r\n\r\n"), b"hello"),
     "a length of 0": (put("Content-Length: 0", body=b""), b""),
     "a thousand leading zeros in the length": (put(f"Content-Length: {'0' * 1000}5"), b"hello"),
@@ -356,7 +425,10 @@ ODD: dict[str, tuple[bytes, bytes]] = {
         put("Content-Length: 5").replace(b" /", b" http://other:80/"),
         b"hello",
     ),
-    "an escape in the target": (put("Content-Length: 5").replace(b"/object/", b"/%6fbject/"), b"hello"),
+    "an escape in the target": (
+        put("Content-Length: 5").replace(b"/object/", b"/%6fbject/"),
+        b"hello",
+    ),
     "HTTP/1.2": (put("Content-Length: 5", version="HTTP/1.2"), b"hello"),
     "HTTP/1.2 without a length": (put(body=b"", version="HTTP/1.2"), b""),
     "HTTP/1.9": (put("Content-Length: 5", version="HTTP/1.9"), b"hello"),
@@ -367,19 +439,39 @@ ODD: dict[str, tuple[bytes, bytes]] = {
     ),
     "a value of obs-text": (put("Content-Length: 5", "X: \x80\x85\xa0\xff"), b"hello"),
     "100 headers": (put("Content-Length: 5", *[f"X-{n}: y" for n in range(98)]), b"hello"),
-    "a host with a port": (put("Content-Length: 5").replace(b"Host: objgw", b"Host: objgw:3000"), b"hello"),
-    "a host with an empty port": (put("Content-Length: 5").replace(b"Host: objgw", b"Host: objgw:"), b"hello"),
-    "a host of IPv6": (put("Content-Length: 5").replace(b"Host: objgw", b"Host: [2001:db8::1]:80"), b"hello"),
-    "a host with escapes": (put("Content-Length: 5").replace(b"Host: objgw", b"Host: a%20b"), b"hello"),
-    "a host of sub-delims": (put("Content-Length: 5").replace(b"Host: objgw", b"Host: a!$&'()*+;=~_-.b"), b"hello"),
+    "a host with a port": (
+        put("Content-Length: 5").replace(b"Host: objgw", b"Host: objgw:3000"),
+        b"hello",
+    ),
+    "a host with an empty port": (
+        put("Content-Length: 5").replace(b"Host: objgw", b"Host: objgw:"),
+        b"hello",
+    ),
+    "a host of IPv6": (
+        put("Content-Length: 5").replace(b"Host: objgw", b"Host: [2001:db8::1]:80"),
+        b"hello",
+    ),
+    "a host with escapes": (
+        put("Content-Length: 5").replace(b"Host: objgw", b"Host: a%20b"),
+        b"hello",
+    ),
+    "a host of sub-delims": (
+        put("Content-Length: 5").replace(b"Host: objgw", b"Host: a!$&'()*+;=~_-.b"),
+        b"hello",
+    ),
     "an empty host": (put("Content-Length: 5").replace(b"Host: objgw", b"Host:"), b"hello"),
     "close": (put("Content-Length: 5", "Connection: close"), b"hello"),
-    "close among others": (put("Content-Length: 5", "Connection: TE, Close", "TE: trailers"), b"hello"),
+    "close among others": (
+        put("Content-Length: 5", "Connection: TE, Close", "TE: trailers"),
+        b"hello",
+    ),
 }
 
 
 @pytest.mark.parametrize("row", ODD)
-def test_odd_but_valid_requests_work(gateway: Gateway, row: str, landmark: tuple[str, bytes]) -> None:
+def test_odd_but_valid_requests_work(
+    gateway: Gateway, row: str, landmark: tuple[str, bytes]
+) -> None:
     id, (request, body) = random_id(), ODD[row]
     with Wire(gateway) as wire:
         wire.send(request.replace(b"{id}", id.encode()))
@@ -390,23 +482,37 @@ def test_odd_but_valid_requests_work(gateway: Gateway, row: str, landmark: tuple
     assert gateway.get(id).body == body
 
 
-def test_pipelined_requests_are_answered_in_their_order(gateway: Gateway, landmark: tuple[str, bytes]) -> None:
+def test_pipelined_requests_are_answered_in_their_order(
+    gateway: Gateway, landmark: tuple[str, bytes]
+) -> None:
     ids = [random_id() for _ in range(5)]
     bodies = [pattern(70_000 + n) for n in range(5)]
     with Wire(gateway) as wire:
         for id, body in zip(ids, bodies, strict=True):
             length = f"Content-Length: {len(body)}"
-            wire.send(head("PUT", id, length), body, head("GET", id), head("HEAD", id), head("GET", "no-id"))
+            wire.send(
+                head("PUT", id, length),
+                body,
+                head("GET", id),
+                head("HEAD", id),
+                head("GET", "no-id"),
+            )
         wire.send(head("GET", landmark[0], "Connection: close"))
         for body in bodies:
-            statuses = [wire.answer().status, (got := wire.answer()).status, wire.answer("HEAD").status]
+            statuses = [
+                wire.answer().status,
+                (got := wire.answer()).status,
+                wire.answer("HEAD").status,
+            ]
             assert (statuses, got.body) == ([200, 200, 200], body)
             assert code(wire.answer()) == 400
         assert wire.answer().body == landmark[1]
         assert wire.rest() == b""
 
 
-def test_http_1_0_gets_an_object_and_a_closed_connection(gateway: Gateway, landmark: tuple[str, bytes]) -> None:
+def test_http_1_0_gets_an_object_and_a_closed_connection(
+    gateway: Gateway, landmark: tuple[str, bytes]
+) -> None:
     with Wire(gateway) as wire:
         wire.send(f"GET /object/{landmark[0]} HTTP/1.0\r\n\r\n".encode())
         assert wire.answer().body == landmark[1]

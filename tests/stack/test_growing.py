@@ -30,14 +30,17 @@ from tests.harness.waiting import eventually, random_id, together
 
 OBJECTS = 2000
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Growing and shrinking with 2,000 objects
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @dataclass
 class Big:
-    """Three nodes with 2,000 objects behind a gateway of three workers. Each test leaves three nodes."""
+    """Three nodes with 2,000 objects behind a gateway of three workers.
+
+    Each test leaves three nodes.
+    """
 
     stack: Stack
     gateway: Gateway
@@ -63,7 +66,9 @@ def big(lab: Lab) -> Iterator[Big]:
         stack.close()
 
 
-def test_2000_objects_are_read_without_a_miss_while_a_fourth_node_joins_and_leaves_under_load(big: Big) -> None:
+def test_2000_objects_are_read_without_a_miss_while_a_fourth_node_joins_and_leaves_under_load(
+    big: Big,
+) -> None:
     gateway, three = big.gateway, list(big.stack.nodes)
     clients = Clients([gateway], [Model() for _ in range(120)], big.fixed)
     with clients.at_work():
@@ -93,7 +98,9 @@ def test_2000_objects_are_read_without_a_miss_while_a_fourth_node_joins_and_leav
 
 
 def killed_rebalance(gateway: Gateway, after: bytes, seconds: float) -> int:
-    """The exit code of a rebalance that is killed so long after it has printed this, unless it has ended by then."""
+    """The exit code of a rebalance that is killed so long after it has printed this, unless it has
+    ended by then.
+    """
     api, own_id = gateway.stack.lab.docker.api, f"/tmp/{random_id()}"
     command = ["sh", "-c", f"echo $$ >{own_id}; exec python objgwctl.py rebalance"]
     running = api.exec_create(gateway.container.id, command, user="root")["Id"]
@@ -112,20 +119,28 @@ def killed_rebalance(gateway: Gateway, after: bytes, seconds: float) -> int:
         kill = f"until [ -s {own_id} ]; do sleep 0.01; done; kill -KILL $(cat {own_id}) || true"
         gateway.run("sh", "-c", kill)
     reader.join()
-    state: dict[str, Any] = eventually(lambda: (now := api.exec_inspect(running)) and not now["Running"] and now)
+    state: dict[str, Any] = eventually(
+        lambda: (now := api.exec_inspect(running)) and not now["Running"] and now
+    )
     return int(state["ExitCode"])
 
 
-def test_a_rebalance_that_is_killed_ten_times_loses_nothing_and_leaves_nothing_twice(big: Big) -> None:
+def test_a_rebalance_that_is_killed_ten_times_loses_nothing_and_leaves_nothing_twice(
+    big: Big,
+) -> None:
     gateway, three = big.gateway, list(big.stack.nodes)
     clients = Clients([gateway], [Model() for _ in range(60)], big.fixed)
     fifth = big.stack.add_node("5")
     wait_in_force(gateway, big.stack.nodes)
-    points = [(b"", 1.5)] * 2 + [(b"moving", 1.0)] * 6 + [(b"moving", 8.0)] * 2  # killed within so long after that
+    points = (
+        [(b"", 1.5)] * 2 + [(b"moving", 1.0)] * 6 + [(b"moving", 8.0)] * 2
+    )  # killed within so long after that
     joined = True
     with clients.at_work(3):
         for after, seconds in random.sample(points, len(points)):
-            while (code := killed_rebalance(gateway, after, random.uniform(0, seconds))) == 0:  # the other way, then
+            while (
+                code := killed_rebalance(gateway, after, random.uniform(0, seconds))
+            ) == 0:  # the other way, then
                 joined = not joined
                 (let_in if joined else take_out)(gateway, fifth)
             assert code == 137
@@ -147,7 +162,9 @@ def release_lock(nodes: Iterable[Node]) -> None:
         node.client().remove_object(LAYOUT_BUCKET, "lock")
 
 
-def test_the_last_acknowledged_write_wins_over_a_rebalance_and_nothing_deleted_comes_back(big: Big) -> None:
+def test_the_last_acknowledged_write_wins_over_a_rebalance_and_nothing_deleted_comes_back(
+    big: Big,
+) -> None:
     """Of three rebalances at once one does it all; the others say so."""
     gateway, three = big.gateway, list(big.stack.nodes)
     own = [Model() for _ in range(600)]

@@ -1,7 +1,7 @@
 """Nodes that accept and never answer, or can't be reached; what is sent twice, and what never.
 
-`FAKE_NODE` is a node that keeps count of what it got and answers, closes or hangs as the id says; `BLACK_HOLE` is one
-that can't be connected to and doesn't say so.
+`FAKE_NODE` is a node that keeps count of what it got and answers, closes or hangs as the id says;
+`BLACK_HOLE` is one that can't be connected to and doesn't say so.
 """
 
 from __future__ import annotations
@@ -36,18 +36,21 @@ def timed(request: Callable[[], Answer]) -> Timed:
 
 
 def at_once(request: Callable[[], Answer], times: int) -> list[Timed]:
-    """The same request so many times at once; the answers with the seconds that they took, the quickest first."""
+    """The same request so many times at once; the answers with the seconds that they took, the
+    quickest first.
+    """
     with ThreadPoolExecutor(times) as pool:
         done = [pool.submit(timed, request) for _ in range(times)]
         return sorted((each.result() for each in done), key=lambda each: each.seconds)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Nodes that accept and never answer, or can't be reached
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
-# Writes down what it has received to its end. On a connection that has served a request before, it closes instead of an
-# answer to an id "unanswered…", and even before the body of "closed…". "hangs…" hangs until /tmp/well exists.
+# Writes down what it has received to its end. On a connection that has served a request before, it
+# closes instead of an answer to an id "unanswered…", and even before the body of "closed…".
+# "hangs…" hangs until /tmp/well exists.
 FAKE_NODE = r"""
 import os, socketserver, time
 log = os.open("/tmp/received", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
@@ -77,9 +80,10 @@ class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = daemon_threads = True
     request_queue_size = 128
 Server(("0.0.0.0", 9000), Handler).serve_forever()
-"""
+"""  # noqa: E501
 
-# One connection fills its queue. From then on Linux drops whatever wants to connect (tcp_abort_on_overflow is 0).
+# One connection fills its queue. From then on Linux drops whatever wants to connect
+# (tcp_abort_on_overflow is 0).
 BLACK_HOLE = """
 import socket, threading
 server = socket.create_server(("0.0.0.0", 9000), backlog=0)
@@ -89,8 +93,14 @@ threading.Event().wait()
 
 
 def received(fake: Container) -> list[str]:
-    """Method and id of each request that a FAKE_NODE has received to its end, that for the bucket aside."""
-    return [line for line in read_in(fake, "cat", "/tmp/received").splitlines() if not line.endswith(f" {BUCKET}")]
+    """Method and id of each request that a FAKE_NODE has received to its end, that for the bucket
+    aside.
+    """
+    return [
+        line
+        for line in read_in(fake, "cat", "/tmp/received").splitlines()
+        if not line.endswith(f" {BUCKET}")
+    ]
 
 
 class Beset(NamedTuple):
@@ -102,7 +112,11 @@ class Beset(NamedTuple):
     names: list[str]
 
     def id_of(self, name: str, prefix: str = "") -> str:
-        return next(id for _ in iter(int, 1) if owner(id := prefix + secrets.token_hex(8), self.names) == name)
+        return next(
+            id
+            for _ in iter(int, 1)
+            if owner(id := prefix + secrets.token_hex(8), self.names) == name
+        )
 
     @property
     def others(self) -> list[str]:
@@ -131,14 +145,18 @@ def beset(lab: Lab) -> Iterator[Beset]:
         stack.close()
 
 
-def test_a_node_that_never_answers_is_waited_for_once_and_costs_other_ids_nothing(beset: Beset) -> None:
+def test_a_node_that_never_answers_is_waited_for_once_and_costs_other_ids_nothing(
+    beset: Beset,
+) -> None:
     gateway, id = beset.gateway, beset.id_of(str(beset.fake.name), "hangs")
 
     with beset.stack.steady(gateway, beset.others):
         answers = at_once(partial(gateway.get, id), 50)
         assert {code(each.answer) for each in answers} == {503}
         assert NODE_TIMEOUT - 0.1 < answers[-1].seconds < 2 * NODE_TIMEOUT - 0.1
-        assert answers[50 - WAITING - 1].seconds < NODE_TIMEOUT - 0.5  # more than may wait are refused at once
+        assert (
+            answers[50 - WAITING - 1].seconds < NODE_TIMEOUT - 0.5
+        )  # more than may wait are refused at once
 
         again = at_once(partial(gateway.get, id), 20)
         assert {code(each.answer) for each in again} == {503}
@@ -146,7 +164,9 @@ def test_a_node_that_never_answers_is_waited_for_once_and_costs_other_ids_nothin
 
         over, slow_ones = time.monotonic() + BREAKER + NODE_TIMEOUT, 0  # in which one request tries
         while time.monotonic() < over:
-            slow_ones += sum(each.seconds > NODE_TIMEOUT - 0.1 for each in at_once(partial(gateway.get, id), 5))
+            slow_ones += sum(
+                each.seconds > NODE_TIMEOUT - 0.1 for each in at_once(partial(gateway.get, id), 5)
+            )
         assert slow_ones == 1
         assert received(beset.fake).count(f"GET {id}") == WAITING + 1
 
@@ -154,7 +174,9 @@ def test_a_node_that_never_answers_is_waited_for_once_and_costs_other_ids_nothin
         eventually(lambda: gateway.get(id).status == 200)
 
 
-def test_a_hung_node_costs_one_time_out_and_once_well_no_slow_upload_keeps_others_from_it(beset: Beset) -> None:
+def test_a_hung_node_costs_one_time_out_and_once_well_no_slow_upload_keeps_others_from_it(
+    beset: Beset,
+) -> None:
     gateway, id = beset.gateway, beset.id_of(str(beset.fake.name), "hangs")
     beset.fake.exec_run(["touch", "/tmp/well"])
     eventually(lambda: gateway.get(id).status == 200)  # on a connection that is kept
@@ -171,21 +193,30 @@ def test_a_hung_node_costs_one_time_out_and_once_well_no_slow_upload_keeps_other
         assert wire.answer().status == 200
 
 
-def test_a_node_that_can_not_be_reached_is_tried_once_and_costs_other_ids_nothing(beset: Beset) -> None:
+def test_a_node_that_can_not_be_reached_is_tried_once_and_costs_other_ids_nothing(
+    beset: Beset,
+) -> None:
     gateway, id = beset.gateway, beset.id_of(beset.names[3])
     with beset.stack.steady(gateway, beset.others):
-        eventually(lambda: timed(lambda: gateway.get(id)).seconds < CONNECT_TIMEOUT / 2)  # whatever came before
-        eventually(lambda: timed(lambda: gateway.get(id)).seconds >= CONNECT_TIMEOUT)  # the one that tries
+        eventually(
+            lambda: timed(lambda: gateway.get(id)).seconds < CONNECT_TIMEOUT / 2
+        )  # whatever came before
+        eventually(
+            lambda: timed(lambda: gateway.get(id)).seconds >= CONNECT_TIMEOUT
+        )  # the one that tries
         answers = at_once(partial(gateway.get, id), 50)
         assert {code(each.answer) for each in answers} == {503}
         assert answers[-1].seconds < NODE_TIMEOUT
         for method in ("PUT", "DELETE", "HEAD"):
-            assert gateway.request(method, f"/object/{id}", b"x" if method == "PUT" else None).status == 503
+            assert (
+                gateway.request(method, f"/object/{id}", b"x" if method == "PUT" else None).status
+                == 503
+            )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What is sent twice, and what never
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +232,9 @@ def with_fake(lab: Lab) -> Iterator[tuple[Gateway, Container]]:
         stack.close()
 
 
-SENT: dict[str, tuple[str, bytes | None, dict[str, str], bool]] = {  # method, body, headers, whether twice is the same
+SENT: dict[
+    str, tuple[str, bytes | None, dict[str, str], bool]
+] = {  # method, body, headers, whether twice is the same
     "GET": ("GET", None, {}, True),
     "a range": ("GET", None, {"Range": "bytes=0-1"}, True),
     "HEAD": ("HEAD", None, {}, True),
@@ -233,7 +266,9 @@ def test_a_request_that_a_node_has_read_is_sent_again_only_where_twice_is_the_sa
     for _ in range(5):
         status, line = ask_on_a_kept_connection(gateway, row, "unanswered")
         if (seen := (status, received(fake).count(line))) != (done, 1):
-            break  # else the look at the node's record had the kept connection just then, and this was a new one
+            # else the look at the node's record had the kept connection just then, and this was a
+            # new one
+            break
     assert seen == ((done, 2) if SENT[row][3] else (503, 1))
 
 

@@ -61,15 +61,23 @@ def title(rows: list[tuple[str, str]]) -> list[str]:
 
 @pytest.mark.parametrize("size", [3, 100_000])
 @pytest.mark.parametrize(("name", "value"), KEPT, ids=title(KEPT))
-def test_headers_are_kept_with_the_object(gateway: Gateway, name: str, value: str, size: int) -> None:
+def test_headers_are_kept_with_the_object(
+    gateway: Gateway, name: str, value: str, size: int
+) -> None:
     id = random_id()
     assert gateway.put(id, pattern(size), headers={name: value}).status == 200
-    for answer in (gateway.get(id), gateway.head(id), gateway.get(id, headers={"Range": "bytes=0-1"})):
+    for answer in (
+        gateway.get(id),
+        gateway.head(id),
+        gateway.get(id, headers={"Range": "bytes=0-1"}),
+    ):
         assert answer.headers.get_all(name) == [value]
 
 
 @pytest.mark.parametrize(("name", "value"), EXACT_OR_REFUSED, ids=title(EXACT_OR_REFUSED))
-def test_odd_header_values_are_kept_exactly_or_refused(gateway: Gateway, name: str, value: str) -> None:
+def test_odd_header_values_are_kept_exactly_or_refused(
+    gateway: Gateway, name: str, value: str
+) -> None:
     id = random_id()
     put = gateway.put(id, b"body", headers={name: value})
     got, seen = gateway.get(id), gateway.head(id)
@@ -87,7 +95,11 @@ def test_an_upload_replaces_all_headers_of_the_old_object(gateway: Gateway) -> N
     id = store(gateway, x_amz_meta_a="old", cache_control="no-store", content_type="text/old")
     store(gateway, b"new", id, x_amz_meta_b="new")
     headers = gateway.get(id).headers
-    assert (headers["x-amz-meta-a"], headers["Cache-Control"], headers["x-amz-meta-b"]) == (None, None, "new")
+    assert (headers["x-amz-meta-a"], headers["Cache-Control"], headers["x-amz-meta-b"]) == (
+        None,
+        None,
+        "new",
+    )
 
 
 def test_repeated_metadata_becomes_one_list(gateway: Gateway) -> None:
@@ -100,7 +112,14 @@ def test_repeated_metadata_becomes_one_list(gateway: Gateway) -> None:
 
 OF_THE_SERVER = {"server", "date", "connection", "x-request-id", "server-timing"}
 
-OF_AN_OBJECT = {"content-length", "content-type", "etag", "last-modified", "accept-ranges", "x-amz-meta-a"}
+OF_AN_OBJECT = {
+    "content-length",
+    "content-type",
+    "etag",
+    "last-modified",
+    "accept-ranges",
+    "x-amz-meta-a",
+}
 
 FOR_BROWSERS = {"x-content-type-options", "content-security-policy"}
 
@@ -113,7 +132,12 @@ ANSWERED: dict[str, tuple[str, dict[str, str], int, set[str]]] = {
     "range": ("GET", {"Range": "bytes=1-2"}, 206, OF_AN_OBJECT | FOR_BROWSERS | {"content-range"}),
     "not modified": ("GET", {"If-None-Match": "*"}, 304, OF_AN_OBJECT),
     "failed condition": ("GET", {"If-Match": OTHER}, 412, OF_A_PROBLEM),
-    "bad range": ("GET", {"Range": "bytes=99-"}, 416, OF_A_PROBLEM | {"content-range", "accept-ranges"}),
+    "bad range": (
+        "GET",
+        {"Range": "bytes=99-"},
+        416,
+        OF_A_PROBLEM | {"content-range", "accept-ranges"},
+    ),
     "put": ("PUT", {"x-amz-meta-a": "b"}, 200, {"etag", "content-length"}),
     "refused put": ("PUT", {"Content-MD5": "AAAAAAAAAAAAAAAAAAAAAA=="}, 400, OF_A_PROBLEM),
     "delete": ("DELETE", {}, 204, set()),
@@ -151,16 +175,24 @@ OF_A_SIGNATURE = {"authorization", "x-amz-date", "x-amz-content-sha256"}  # the 
 
 
 def reached(node: Node, id: str) -> dict[str, dict[str, str]]:
-    """The headers with which requests for the id reached the node, names in lower case, by S3's operation."""
-    records = [record for record in node.stack.lab.audit.of(node.name) if record["api"].get("object") == id]
+    """The headers with which requests for the id reached the node, names in lower case, by S3's
+    operation.
+    """
+    records = [
+        record for record in node.stack.lab.audit.of(node.name) if record["api"].get("object") == id
+    ]
     return {
-        record["api"]["name"]: {name.lower(): value for name, value in record["requestHeader"].items()}
+        record["api"]["name"]: {
+            name.lower(): value for name, value in record["requestHeader"].items()
+        }
         for record in records
     }
 
 
 @pytest.mark.parametrize("name", NOT_PASSED)
-def test_no_other_header_of_the_client_reaches_the_node(shared: Stack, gateway: Gateway, name: str) -> None:
+def test_no_other_header_of_the_client_reaches_the_node(
+    shared: Stack, gateway: Gateway, name: str
+) -> None:
     id, value = random_id(), NOT_PASSED[name]
     assert gateway.put(id, b"body", headers={name: value, "x-amz-meta-a": "b"}).status == 200
     assert gateway.get(id, headers={name: value}).body == b"body"

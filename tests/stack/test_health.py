@@ -90,7 +90,9 @@ def test_without_nodes_and_without_docker_every_path_answers(stack: Stack) -> No
     assert health(gateway)["docker"] == {"read": False, "answers": False, "seconds_ago": None}
     assert samples(gateway, "objgw_discovery_last_success_timestamp_seconds") == {(): 0.0}
     relay.open()
-    eventually(lambda: gateway.request("GET", "/health/ready").problem["detail"] == "No node answers.")
+    eventually(
+        lambda: gateway.request("GET", "/health/ready").problem["detail"] == "No node answers."
+    )
     assert health(gateway)["layout"]["names"] == []
     assert json.loads(gateway.request("GET", "/status.json").body)["nodes"] == []
     stack.add_nodes("1")
@@ -142,15 +144,23 @@ def test_where_there_are_tokens_only_what_shows_nothing_is_open(shared: Stack) -
         assert gateway.request("GET", path).status == 200
     for path in GUARDED:
         assert gateway.request("GET", path).status == 401
-        assert gateway.request("GET", path, headers={"Authorization": "Bearer bluegreen3"}).status == 401
+        assert (
+            gateway.request("GET", path, headers={"Authorization": "Bearer bluegreen3"}).status
+            == 401
+        )
         for token in tokens.values():
-            assert gateway.request("GET", path, headers={"Authorization": f"Bearer {token}"}).status == 200
+            assert (
+                gateway.request("GET", path, headers={"Authorization": f"Bearer {token}"}).status
+                == 200
+            )
     assert not re.search("treepotato|baconpapaya|bluegreen", gateway.logs())
 
 
 def test_the_page_and_its_data_can_be_switched_off(shared: Stack) -> None:
     gateway = shared.add_gateway({"OBJGW_PAGE": "off"})
-    assert [gateway.request("GET", path).status for path in ("/", "/status.json", "/health/live")] == [404, 404, 200]
+    assert [
+        gateway.request("GET", path).status for path in ("/", "/status.json", "/health/live")
+    ] == [404, 404, 200]
 
 
 def test_a_node_is_watched_on_by_another_worker_when_the_one_that_did_ends(faulty: Stack) -> None:

@@ -22,8 +22,12 @@ def test_the_image_stops_with_a_plain_line_where_a_setting_can_not_be_used(share
     assert "Traceback" not in gateway.logs()
 
 
-def test_the_image_becomes_healthy_and_stops_cleanly_though_a_client_keeps_its_connection(shared: Stack) -> None:
-    gateway = shared.add_gateway(healthcheck={"interval": 10**9})  # the image's, each second (in nanoseconds)
+def test_the_image_becomes_healthy_and_stops_cleanly_though_a_client_keeps_its_connection(
+    shared: Stack,
+) -> None:
+    gateway = shared.add_gateway(
+        healthcheck={"interval": 10**9}
+    )  # the image's, each second (in nanoseconds)
     gateway.wait_ready()
 
     def health() -> str:
@@ -42,7 +46,9 @@ def test_the_image_becomes_healthy_and_stops_cleanly_though_a_client_keeps_its_c
     assert "Traceback" not in gateway.logs()
 
 
-def test_a_request_that_is_under_way_when_the_gateway_is_told_to_stop_is_finished(shared: Stack) -> None:
+def test_a_request_that_is_under_way_when_the_gateway_is_told_to_stop_is_finished(
+    shared: Stack,
+) -> None:
     gateway = shared.add_gateway()
     gateway.wait_ready()
     id = random_id()

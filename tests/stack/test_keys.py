@@ -16,7 +16,10 @@ from tests.harness.waiting import random_id, together
 
 def of_rustfs(user: str, password: str) -> dict[str, Any]:
     """A MinIO that takes its keys from the variables of RustFS."""
-    server = 'MINIO_ROOT_USER="$RUSTFS_ACCESS_KEY" MINIO_ROOT_PASSWORD="$RUSTFS_SECRET_KEY" exec minio server /data'
+    server = (
+        'MINIO_ROOT_USER="$RUSTFS_ACCESS_KEY" MINIO_ROOT_PASSWORD="$RUSTFS_SECRET_KEY" exec '
+        "minio server /data"
+    )
     env = {"RUSTFS_ACCESS_KEY": user, "RUSTFS_SECRET_KEY": password}
     return {"user": user, "password": password, "env": env, "entrypoint": ["sh", "-c", server]}
 
@@ -40,7 +43,10 @@ KEYS: dict[str, dict[str, Any]] = {
     },
     "RUSTFS_ACCESS_KEY": of_rustfs("rust-user", "rust-password"),
     "nothing set": {"user": "minioadmin", "password": "minioadmin", "env": {}},
-    "values with an equals sign": {"user": "user+a/b.c", "password": "pass=word==with/signs+&%41 and blank"},
+    "values with an equals sign": {
+        "user": "user+a/b.c",
+        "password": "pass=word==with/signs+&%41 and blank",
+    },
     "a site region": {"region": "eu-central-7"},
 }
 
@@ -50,7 +56,10 @@ def keyed(lab: Lab) -> Iterator[Stack]:
     """A node for each way to set keys, in the order of KEYS."""
     stack = Stack(lab)
     try:
-        together(partial(stack.add_node, str(number), **keys) for number, keys in enumerate(KEYS.values()))
+        together(
+            partial(stack.add_node, str(number), **keys)
+            for number, keys in enumerate(KEYS.values())
+        )
         stack.nodes.sort(key=lambda node: node.name)
         stack.add_gateway().wait_ready()
         yield stack
@@ -59,7 +68,9 @@ def keyed(lab: Lab) -> Iterator[Stack]:
 
 
 @pytest.mark.parametrize("number", range(len(KEYS)), ids=list(KEYS))
-def test_a_node_is_used_with_the_keys_and_region_that_its_environment_sets(keyed: Stack, number: int) -> None:
+def test_a_node_is_used_with_the_keys_and_region_that_its_environment_sets(
+    keyed: Stack, number: int
+) -> None:
     gateway, node = keyed.gateways[0], keyed.nodes[number]
     id = keyed.id_of(node)
     assert gateway.put(id, id.encode()).status == 200
@@ -68,10 +79,14 @@ def test_a_node_is_used_with_the_keys_and_region_that_its_environment_sets(keyed
     assert gateway.delete(id).status == 204
 
 
-def test_ids_of_a_node_that_refuses_the_keys_of_its_environment_get_503_and_others_are_untouched(stack: Stack) -> None:
+def test_ids_of_a_node_that_refuses_the_keys_of_its_environment_get_503_and_others_are_untouched(
+    stack: Stack,
+) -> None:
     server = "MINIO_ROOT_USER=other-user MINIO_ROOT_PASSWORD=other-password exec minio server /data"
     wrong = {"MINIO_ROOT_USER": "told-user", "MINIO_ROOT_PASSWORD": "told-password"}
-    bad = stack.add_node("1", "other-user", "other-password", env=wrong, entrypoint=["sh", "-c", server])
+    bad = stack.add_node(
+        "1", "other-user", "other-password", env=wrong, entrypoint=["sh", "-c", server]
+    )
     good = stack.add_node("2")
     stack.secrets |= {"told-user", "told-password"}
     gateway = stack.add_gateway()
@@ -91,7 +106,12 @@ def test_neither_answers_nor_the_log_show_keys_and_answers_show_no_address(fault
     gateway = faulty.add_gateway({"OBJGW_NODE_TIMEOUT": "3"})
     gateway.wait_ready()
     ids = store(faulty, faulty.nodes)
-    answers = [gateway.get(ids[node]), gateway.get(random_id()), gateway.get("no-id"), gateway.request("POST", "/x")]
+    answers = [
+        gateway.get(ids[node]),
+        gateway.get(random_id()),
+        gateway.get("no-id"),
+        gateway.request("POST", "/x"),
+    ]
     for fault in (node.pause, node.unpause, node.stop, node.remove):
         fault()
         answers += [gateway.request(method, f"/object/{ids[node]}") for method in METHODS]

@@ -34,12 +34,14 @@ from tests.harness.layout import (
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, owner, random_id
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Layouts that change again before anything has moved; requests that are under way when it changes
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def test_nodes_that_join_one_after_another_without_a_rebalance_between_lose_nothing(stack: Stack) -> None:
+def test_nodes_that_join_one_after_another_without_a_rebalance_between_lose_nothing(
+    stack: Stack,
+) -> None:
     stack.add_nodes("123")
     gateway, models = filled(stack, 180)
     for suffix in "45":
@@ -51,10 +53,12 @@ def test_nodes_that_join_one_after_another_without_a_rebalance_between_lose_noth
     rebalance(gateway)
     Clients([gateway], models).read_all()
     assert_at_home(gateway, models, stack.nodes)
-    assert_one_request_upstream(gateway, [model for model in models if model.version != ABSENT][:20], stack.nodes)
+    assert_one_request_upstream(
+        gateway, [model for model in models if model.version != ABSENT][:20], stack.nodes
+    )
 
 
-def test_what_was_written_to_a_node_that_leaves_again_before_a_rebalance_wins_and_the_node_stays_out(
+def test_what_was_written_to_a_node_that_leaves_again_before_a_rebalance_wins_and_the_node_stays_out(  # noqa: E501
     stack: Stack,
 ) -> None:
     two = stack.add_nodes("12")
@@ -82,11 +86,13 @@ def test_what_was_written_to_a_node_that_leaves_again_before_a_rebalance_wins_an
     gateway.wait_ready(stack.id_of(node) for node in two)
     layout = gateway.layout()
     assert (layout["names"], layout["removed"]) == (names_of(two), [third.name])
-    assert gateway.ctl("remove", "no-such-node").code == gateway.ctl("add", "no-such-node").code == 2
+    assert (
+        gateway.ctl("remove", "no-such-node").code == gateway.ctl("add", "no-such-node").code == 2
+    )
     Clients([gateway], models).read_all()
 
 
-def test_what_is_under_way_while_objects_move_is_whole_and_uploads_across_the_switch_are_right_or_not_acknowledged(
+def test_what_is_under_way_while_objects_move_is_whole_and_uploads_across_the_switch_are_right_or_not_acknowledged(  # noqa: E501
     stack: Stack,
 ) -> None:
     old = stack.add_node("1")
@@ -97,7 +103,12 @@ def test_what_is_under_way_while_objects_move_is_whole_and_uploads_across_the_sw
     def moving_id() -> str:
         return next(id for id in iter(random_id, None) if owner(id, names) == names[1])
 
-    body, large, slow, quick = bytes(range(256)) * 1000, random.randbytes(24 * MIB), moving_id(), moving_id()
+    body, large, slow, quick = (
+        bytes(range(256)) * 1000,
+        random.randbytes(24 * MIB),
+        moving_id(),
+        moving_id(),
+    )
     begun = [0, 1, 100_000, len(body) - 1] * 2
     ids = [moving_id() for _ in begun]
     for id in ids:
@@ -109,7 +120,13 @@ def test_what_is_under_way_while_objects_move_is_whole_and_uploads_across_the_sw
         for number, (id, sent) in enumerate(zip(ids, begun, strict=True)):
             wire = wires.enter_context(Wire(gateway))
             chunks = number % 8 >= 4
-            wire.send(head("PUT", id, "Transfer-Encoding: chunked" if chunks else f"Content-Length: {len(body)}"))
+            wire.send(
+                head(
+                    "PUT",
+                    id,
+                    "Transfer-Encoding: chunked" if chunks else f"Content-Length: {len(body)}",
+                )
+            )
             wire.send(b"%x\r\n" % len(body) if chunks else b"", body[:sent])
             uploads.append((wire, id, body[sent:] + (b"\r\n0\r\n\r\n" if chunks else b"")))
         new = stack.add_node("2")
@@ -130,7 +147,9 @@ def test_what_is_under_way_while_objects_move_is_whole_and_uploads_across_the_sw
     with Wire(gateway) as download:
         download.send(head("GET", slow))
         assert download.file.readline() == b"HTTP/1.1 200 OK\r\n"
-        mover = threading.Thread(target=lambda: done.append(gateway.ctl("rebalance", "--limit", "4M")))  # 12 seconds
+        mover = threading.Thread(
+            target=lambda: done.append(gateway.ctl("rebalance", "--limit", "4M"))
+        )  # 12 seconds
         mover.start()
         while mover.is_alive() and {slow, quick} - new.ids():
             began = time.monotonic()
@@ -148,12 +167,12 @@ def test_what_is_under_way_while_objects_move_is_whole_and_uploads_across_the_sw
     assert old.ids() & {slow, quick, *ids} == set()
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Gateways that don't see the same
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def test_a_gateway_that_docker_does_not_answer_during_a_growth_loses_nothing_and_reads_nothing_stale(
+def test_a_gateway_that_docker_does_not_answer_during_a_growth_loses_nothing_and_reads_nothing_stale(  # noqa: E501
     stack: Stack,
 ) -> None:
     relay = stack.add_relay()

@@ -18,7 +18,8 @@ from tests.harness.status import access_lines, requests, send, wait_healthy
 from tests.harness.waiting import eventually, random_id
 
 LINE = re.compile(
-    r"(?P<time>\S+Z) INFO objgw\.access (?P<method>\S+) (?P<what>\S+|'.*'|\".*\") (?P<status>\d{3}) node=(?P<node>\S+) "
+    r"(?P<time>\S+Z) INFO objgw\.access (?P<method>\S+) (?P<what>\S+|'.*'|\".*\") "
+    r"(?P<status>\d{3}) node=(?P<node>\S+) "
     r"bytes=(?P<bytes>\d+) seconds=(?P<seconds>\d+\.\d{6}) request=(?P<request>\S+)"
 )
 
@@ -36,7 +37,9 @@ def line_of(gateway: Gateway, request: str) -> dict[str, str]:
     return match.groupdict()
 
 
-def test_a_request_has_one_line_with_all_that_is_known_of_it(shared: Stack, gateway: Gateway) -> None:
+def test_a_request_has_one_line_with_all_that_is_known_of_it(
+    shared: Stack, gateway: Gateway
+) -> None:
     node = shared.nodes[0]
     id = shared.id_of(node)
     put = gateway.put(id, b"12345")
@@ -57,13 +60,29 @@ def test_the_node_gets_the_id_of_the_request(shared: Stack, gateway: Gateway) ->
     gateway.put(id, b"x", headers={"X-Request-Id": f"for-{id}"})
 
     def record() -> dict[str, Any] | None:
-        return next((each for each in shared.lab.audit.of(node.name) if each["api"].get("object") == id), None)
+        return next(
+            (each for each in shared.lab.audit.of(node.name) if each["api"].get("object") == id),
+            None,
+        )
 
     headers = {name.lower(): value for name, value in eventually(record)["requestHeader"].items()}
     assert headers["x-request-id"] == f"for-{id}"
 
 
-BAD_REQUEST_IDS = ["", "a b", "a\tb", 'a"b', "a\x7fb", "\xe9", "x" * 129, "a,b", "a;b", "<b>", "a\\nb", "%0a{}"]
+BAD_REQUEST_IDS = [
+    "",
+    "a b",
+    "a\tb",
+    'a"b',
+    "a\x7fb",
+    "\xe9",
+    "x" * 129,
+    "a,b",
+    "a;b",
+    "<b>",
+    "a\\nb",
+    "%0a{}",
+]
 
 
 @pytest.mark.parametrize("value", BAD_REQUEST_IDS)
@@ -88,7 +107,10 @@ INJECTIONS = [
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_what_clients_send_can_not_forge_a_line(shared: Stack, form: str) -> None:
     gateway = shared.add_gateway({"OBJGW_LOG_FORMAT": form})
-    asked = {gateway.request("GET", path.replace(" ", "%20")).headers["X-Request-Id"]: path for path in INJECTIONS}
+    asked = {
+        gateway.request("GET", path.replace(" ", "%20")).headers["X-Request-Id"]: path
+        for path in INJECTIONS
+    }
     eventually(lambda: all(request in gateway.logs() for request in asked))
     lines = gateway.logs().split("\n")
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028]", gateway.logs())
@@ -105,7 +127,9 @@ def test_with_the_setting_every_line_is_json(shared: Stack) -> None:
     gateway.get("a'b\"")
     gateway.container.stop(timeout=20)
     lines = [json.loads(line) for line in gateway.logs().splitlines()]
-    assert {"objgw", "gunicorn.error", "objgw.access", "objgw.status"} <= {line["logger"] for line in lines}
+    assert {"objgw", "gunicorn.error", "objgw.access", "objgw.status"} <= {
+        line["logger"] for line in lines
+    }
     for line in lines:
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", line["time"])
     mine = next(line for line in lines if line.get("request") == put.headers["X-Request-Id"])
@@ -113,7 +137,8 @@ def test_with_the_setting_every_line_is_json(shared: Stack) -> None:
     del mine["time"]
     assert mine == {
         "level": "info", "logger": "objgw.access", "method": "PUT", "id": id, "status": 200,
-        "node": shared.nodes[0].name, "bytes": 5, "complete": True, "request": put.headers["X-Request-Id"],
+        "node": shared.nodes[0].name, "bytes": 5, "complete": True,
+        "request": put.headers["X-Request-Id"],
     }  # fmt: skip
     assert [line["path"] for line in lines if line.get("status") == 400] == ["/object/a'b\""]
 
@@ -165,12 +190,20 @@ def test_a_download_that_is_broken_off_says_so_in_its_line(shared: Stack, gatewa
     response.read(10)
     response.close()
     connection.close()
-    eventually(lambda: any(f"request={request} broken off" in line for line in access_lines(gateway)))
+    eventually(
+        lambda: any(f"request={request} broken off" in line for line in access_lines(gateway))
+    )
 
 
 def test_a_browser_that_is_sent_to_an_object_runs_nothing_of_it(gateway: Gateway) -> None:
     id = random_id()
-    gateway.put(id, b"<script>fetch('/object/stolen')</script>", headers={"Content-Type": "text/html"})
-    for answer in (gateway.get(id), gateway.head(id), gateway.get(id, headers={"Range": "bytes=0-5"})):
+    gateway.put(
+        id, b"<script>fetch('/object/stolen')</script>", headers={"Content-Type": "text/html"}
+    )
+    for answer in (
+        gateway.get(id),
+        gateway.head(id),
+        gateway.get(id, headers={"Range": "bytes=0-5"}),
+    ):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Content-Security-Policy"] == "sandbox"

@@ -1,4 +1,6 @@
-"""Nodes that are gone, or came back empty: nothing is lost in silence, nothing is taken for what it was."""
+"""Nodes that are gone, or came back empty: nothing is lost in silence, nothing is taken for what it
+was.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, owner
 
 
-def test_ids_of_a_node_that_docker_does_not_list_are_503_until_it_is_back_also_after_a_restart(stack: Stack) -> None:
+def test_ids_of_a_node_that_docker_does_not_list_are_503_until_it_is_back_also_after_a_restart(
+    stack: Stack,
+) -> None:
     one, lost, three = stack.add_nodes("123")
     gateway, models = filled(stack, 60)
     others = [stack.id_of(one), stack.id_of(three)]
@@ -33,14 +37,19 @@ def test_ids_of_a_node_that_docker_does_not_list_are_503_until_it_is_back_also_a
     assert_split(gateway, models, lost)
     for id in (*lost_ids, stack.id_of(lost)):
         for method in ("GET", "HEAD", "PUT", "DELETE"):
-            assert gateway.request(method, f"/object/{id}", b"x" if method == "PUT" else None).status == 503
+            assert (
+                gateway.request(method, f"/object/{id}", b"x" if method == "PUT" else None).status
+                == 503
+            )
     assert gateway.layout()["names"] == names_of(stack.nodes)
     lost.create(lost.address)
     eventually(lambda: gateway.get(lost_ids[0]).status == 200, within=JOIN)
     Clients([gateway], models).read_all()
 
 
-def test_a_node_that_came_back_empty_is_not_taken_for_what_it_was_until_that_is_given_up(stack: Stack) -> None:
+def test_a_node_that_came_back_empty_is_not_taken_for_what_it_was_until_that_is_given_up(
+    stack: Stack,
+) -> None:
     one, lost, three = stack.add_nodes("123")
     gateway, models = filled(stack, 60)
     others = [stack.id_of(one), stack.id_of(three)]
@@ -56,7 +65,9 @@ def test_a_node_that_came_back_empty_is_not_taken_for_what_it_was_until_that_is_
     gateway.wait_ready(others)
     assert_split(gateway, models, lost)
     assert gateway.ctl("check", "--json").code != 0
-    assert gateway.put(gone[0].id, b"new").status == 503  # what the node doesn't prove to be, it isn't given
+    assert (
+        gateway.put(gone[0].id, b"new").status == 503
+    )  # what the node doesn't prove to be, it isn't given
 
     assert gateway.ctl("remove", "--lost", lost.name).code == 2  # without --yes
     assert_split(gateway, models, lost)
@@ -70,7 +81,9 @@ def test_a_node_that_came_back_empty_is_not_taken_for_what_it_was_until_that_is_
     assert_at_home(gateway, models, stack.nodes)
 
 
-def test_a_node_that_is_gone_for_good_is_given_up_and_another_of_its_name_joins(stack: Stack) -> None:
+def test_a_node_that_is_gone_for_good_is_given_up_and_another_of_its_name_joins(
+    stack: Stack,
+) -> None:
     *two, lost = stack.add_nodes("123")
     gateway, models = filled(stack, 60)
     lost.lose()

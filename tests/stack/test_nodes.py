@@ -78,7 +78,10 @@ def test_nodes_with_equal_keys_that_swapped_addresses_unseen_never_get_each_othe
     at_once = [  # more requests than there are kept connections, so that some make new ones
         request
         for node in nodes * 4
-        for request in (partial(gateway.get, ids[node]), partial(gateway.put, stack.id_of(node), b"new"))
+        for request in (
+            partial(gateway.get, ids[node]),
+            partial(gateway.put, stack.id_of(node), b"new"),
+        )
     ]
     statuses = [answer.status for answer in together(at_once)]
     relay.delay = 0
@@ -104,7 +107,9 @@ def test_while_nodes_with_equal_keys_swap_addresses_no_request_reaches_the_wrong
     def use() -> None:
         while not over.is_set():
             for node in (one, two):
-                statuses.update((gateway.get(ids[node]).status, gateway.put(stack.id_of(node), b"new").status))
+                statuses.update(
+                    (gateway.get(ids[node]).status, gateway.put(stack.id_of(node), b"new").status)
+                )
 
     thread = threading.Thread(target=use)
     thread.start()
@@ -158,7 +163,9 @@ def test_a_node_that_moves_to_another_address_while_it_runs_is_found_again(stack
         eventually(lambda: gateway.get(ids[moved], timeout=2).status == 200, within=PROMPT)
 
 
-def test_a_gateway_without_any_node_answers_503_and_finds_nodes_that_come_five_seconds_later(stack: Stack) -> None:
+def test_a_gateway_without_any_node_answers_503_and_finds_nodes_that_come_five_seconds_later(
+    stack: Stack,
+) -> None:
     gateway, id = stack.add_gateway(), random_id()
     assert_unavailable_for_all_methods(gateway, id)
     assert gateway.get("no-id").status == 400
@@ -168,7 +175,10 @@ def test_a_gateway_without_any_node_answers_503_and_finds_nodes_that_come_five_s
 
     def good() -> bool:
         ids = [stack.id_of(node) for node in stack.nodes]
-        return all(gateway.put(id, b"x").status == 200 and stack.holders(id) == [stack.owner(id)] for id in ids)
+        return all(
+            gateway.put(id, b"x").status == 200 and stack.holders(id) == [stack.owner(id)]
+            for id in ids
+        )
 
     eventually(good, within=PROMPT)
     for id in [random_id() for _ in range(30)]:
@@ -225,9 +235,13 @@ def test_a_gateway_on_several_networks_finds_the_nodes_of_each(stack: Stack) -> 
         assert stack.holders(id) == [each]
 
 
-def test_what_compose_does_to_names_while_it_recreates_a_container_changes_nothing(stack: Stack) -> None:
+def test_what_compose_does_to_names_while_it_recreates_a_container_changes_nothing(
+    stack: Stack,
+) -> None:
     relay = stack.add_relay()
-    *_, node = stack.add_nodes("123")  # the last, which a name that begins with a digit would make the first
+    *_, node = stack.add_nodes(
+        "123"
+    )  # the last, which a name that begins with a digit would make the first
     gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "0.1"}, relay=relay)
     gateway.wait_ready()
     ids = store(stack, stack.nodes)

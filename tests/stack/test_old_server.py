@@ -1,4 +1,7 @@
-"""A server that takes no notice of conditions: what it would ignore is refused. `OLD_SERVER` stands for it."""
+"""A server that takes no notice of conditions: what it would ignore is refused.
+
+`OLD_SERVER` stands for it.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,8 @@ from tests.harness.http import MD5, OTHER, Wire, code, head, pattern, store
 from tests.harness.stack import Stack
 from tests.harness.waiting import always, eventually, owner, random_id, together
 
-# S3 in a few lines, without signatures: objects in memory, and what a MinIO of January 2024 does with conditions.
+# S3 in a few lines, without signatures: objects in memory, and what a MinIO of January 2024 does
+# with conditions.
 OLD_SERVER = r"""
 import hashlib, http.server, urllib.parse
 stored, lists = {}, "<ListBucketResult><Name>objgw</Name>%s<IsTruncated>false</IsTruncated></ListBucketResult>"
@@ -72,7 +76,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         stored.pop(self.path, None)
         self.answer(204)
 http.server.ThreadingHTTPServer(("0.0.0.0", 9000), Handler).serve_forever()
-"""
+"""  # noqa: E501
 
 
 class Mixed(NamedTuple):
@@ -116,7 +120,10 @@ ON_CONDITION = [
 def test_a_condition_that_the_server_would_ignore_is_501_and_changes_nothing(
     mixed: Mixed, headers: dict[str, str]
 ) -> None:
-    there, missing = store(mixed.gateway, id=mixed.id_of(str(mixed.old.name))), mixed.id_of(str(mixed.old.name))
+    there, missing = (
+        store(mixed.gateway, id=mixed.id_of(str(mixed.old.name))),
+        mixed.id_of(str(mixed.old.name)),
+    )
     lines = [f"{name}: {value}" for name, value in headers.items()]
     for id in (there, missing):
         with Wire(mixed.gateway) as wire:
@@ -132,14 +139,16 @@ def test_beside_a_server_that_ignores_conditions_minio_decides_them(mixed: Mixed
     for name in (node.name for node in mixed.stack.nodes):
         id = mixed.id_of(name)
         create, swap = {"If-None-Match": "*"}, {"If-Match": OTHER}
-        assert [code(mixed.gateway.put(id, b"x", headers=headers)) for headers in (create, create, swap)] == [
+        assert [
+            code(mixed.gateway.put(id, b"x", headers=headers)) for headers in (create, create, swap)
+        ] == [
             200,
             412,
             412,
         ]
 
 
-def test_of_30_racing_create_only_uploads_to_a_server_that_ignores_conditions_none_is_called_a_success(
+def test_of_30_racing_create_only_uploads_to_a_server_that_ignores_conditions_none_is_called_a_success(  # noqa: E501
     mixed: Mixed,
 ) -> None:
     id = mixed.id_of(str(mixed.old.name))
@@ -148,7 +157,9 @@ def test_of_30_racing_create_only_uploads_to_a_server_that_ignores_conditions_no
     assert mixed.gateway.get(id).status == 404
 
 
-def test_requests_without_a_condition_go_on_at_a_server_that_ignores_conditions(mixed: Mixed) -> None:
+def test_requests_without_a_condition_go_on_at_a_server_that_ignores_conditions(
+    mixed: Mixed,
+) -> None:
     id = mixed.id_of(str(mixed.old.name))
     for body in (b"first", pattern(100_000)):
         assert code(mixed.gateway.put(id, body)) == 200
@@ -158,13 +169,19 @@ def test_requests_without_a_condition_go_on_at_a_server_that_ignores_conditions(
     assert mixed.gateway.get(id).status == 404
 
 
-def test_a_server_that_ignores_conditions_is_told_once_in_the_log_in_health_and_by_objgwctl(mixed: Mixed) -> None:
+def test_a_server_that_ignores_conditions_is_told_once_in_the_log_in_health_and_by_objgwctl(
+    mixed: Mixed,
+) -> None:
     old = str(mixed.old.name)
     told = json.loads(mixed.gateway.request("GET", "/health").body)["nodes"]
-    assert {node["name"]: node["keeps_conditions"] for node in told} == {name: name != old for name in mixed.names}
+    assert {node["name"]: node["keeps_conditions"] for node in told} == {
+        name: name != old for name in mixed.names
+    }
     assert mixed.gateway.logs().count(f"node {old}: its server ignores conditions on PUT") == 1
     rows = mixed.gateway.layout()["nodes"]
-    assert {row["name"]: row["keeps_conditions"] for row in rows} == {name: name != old for name in mixed.names}
+    assert {row["name"]: row["keeps_conditions"] for row in rows} == {
+        name: name != old for name in mixed.names
+    }
     assert f"{old} has a server that ignores conditions on PUT" in mixed.gateway.ctl("nodes").output
 
 

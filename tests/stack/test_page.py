@@ -20,7 +20,8 @@ from tests.harness.waiting import eventually, random_id, still_network
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1200,900",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--window-size=1200,900",
 )  # fmt: skip
 
 
@@ -32,7 +33,9 @@ class Browser(webdriver.Chrome):
         options = webdriver.ChromeOptions()
         for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
             options.add_argument(flag)
-        options.add_experimental_option("prefs", {"download.default_directory": str(self.downloads)})
+        options.add_experimental_option(
+            "prefs", {"download.default_directory": str(self.downloads)}
+        )
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         super().__init__(options, webdriver.ChromeService("/usr/bin/chromedriver"))
 
@@ -50,14 +53,28 @@ class Browser(webdriver.Chrome):
         """Keep a picture of the whole page where SCREENSHOTS says, if it does."""
         if folder := os.environ.get("SCREENSHOTS"):
             metrics = self.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-            clip = {"x": 0, "y": 0, "width": metrics["width"], "height": metrics["height"], "scale": 1}
-            shot = self.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+            clip = {
+                "x": 0,
+                "y": 0,
+                "width": metrics["width"],
+                "height": metrics["height"],
+                "scale": 1,
+            }
+            shot = self.execute_cdp_cmd(
+                "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip}
+            )
             (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
 
     def complaints(self) -> list[str]:
-        """The console's errors and violations of the policy; no refusals of the gateway, no advice to use HTTPS."""
+        """The console's errors and violations of the policy; no refusals of the gateway, no advice
+        to use HTTPS.
+        """
         messages = [entry["message"] for entry in self.get_log("browser")]  # type: ignore[no-untyped-call]
-        return [each for each in messages if not re.search("responded with a status|insecure connection", each)]
+        return [
+            each
+            for each in messages
+            if not re.search("responded with a status|insecure connection", each)
+        ]
 
     def downloaded(self, id: str) -> bytes:
         """What was saved; the browser adds to the name what the type calls for."""
@@ -128,7 +145,9 @@ def test_with_the_keyboard_alone_an_object_is_found_and_downloaded(
             press(Keys.TAB)
             active = browser.switch_to.active_element
             if wanted in (active.get_attribute("id"), active.text):
-                assert "solid" in active.value_of_css_property("outline")  # it can be seen where one is
+                assert "solid" in active.value_of_css_property(
+                    "outline"
+                )  # it can be seen where one is
                 return
         raise AssertionError(f"{wanted} can't be reached")
 
@@ -170,7 +189,9 @@ def test_a_node_that_stops_is_seen_without_a_reload(faulty: Stack, browser: Brow
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone_nothing_is_cut_off(shared: Stack, gateway: Gateway, browser: Browser, scheme: str) -> None:
+def test_on_a_phone_nothing_is_cut_off(
+    shared: Stack, gateway: Gateway, browser: Browser, scheme: str
+) -> None:
     id = shared.id_of(shared.nodes[0])
     gateway.put(id, b"small", headers={"Content-Type": "text/plain"})
     browser.look(360, 740, scheme)
@@ -185,7 +206,9 @@ def test_on_a_phone_nothing_is_cut_off(shared: Stack, gateway: Gateway, browser:
     browser.shoot(f"phone-{scheme}")
 
 
-def test_with_tokens_the_page_shows_nothing_before_it_has_one(shared: Stack, browser: Browser) -> None:
+def test_with_tokens_the_page_shows_nothing_before_it_has_one(
+    shared: Stack, browser: Browser
+) -> None:
     gateway = shared.add_gateway({"OBJGW_TOKENS": "treepotato"})
     open_page(browser, gateway)
     eventually(lambda: browser.switch_to.active_element.get_attribute("id") == "token")
@@ -210,9 +233,12 @@ def test_the_page_runs_only_what_is_its_own(gateway: Gateway, browser: Browser) 
     eventually(lambda: browser.text("summary") == "All nodes answer")
     assert browser.complaints() == []
     browser.execute_script(
-        "document.body.append(Object.assign(document.createElement('script'), {text: 'window.bad = 1'}))"
+        "document.body.append(Object.assign(document.createElement('script'), {text: "
+        "'window.bad = 1'}))"
     )
-    browser.execute_script("document.body.insertAdjacentHTML('beforeend', '<img src=/object/a onerror=window.bad=1>')")
+    browser.execute_script(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=/object/a onerror=window.bad=1>')"
+    )
     assert browser.execute_script("return window.bad") is None
     assert len(browser.complaints()) >= 2
 

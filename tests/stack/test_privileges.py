@@ -15,9 +15,9 @@ from tests.harness.waiting import random_id
 
 COMPOSE = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Privileges
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 SETUID, SETGID = 1 << 7, 1 << 6  # capabilities(7)
 
@@ -41,7 +41,9 @@ def confined(shared: Stack) -> Gateway:
     return gateway
 
 
-def test_all_processes_are_nobody_with_the_group_of_the_docker_socket_and_no_capability(confined: Gateway) -> None:
+def test_all_processes_are_nobody_with_the_group_of_the_docker_socket_and_no_capability(
+    confined: Gateway,
+) -> None:
     processes = confined.processes()
     assert len(processes) == 3
     for process in processes.values():
@@ -55,11 +57,16 @@ def test_all_processes_are_nobody_with_the_group_of_the_docker_socket_and_no_cap
         assert int(status["CapBnd"], 16) == SETUID | SETGID
 
 
-def test_a_gateway_on_a_read_only_file_system_stores_uploads_without_a_length(confined: Gateway) -> None:
+def test_a_gateway_on_a_read_only_file_system_stores_uploads_without_a_length(
+    confined: Gateway,
+) -> None:
     id, body = random_id(), pattern(10 * MIB)
     assert confined.put(id, (body[at : at + MIB] for at in range(0, len(body), MIB))).status == 200
     assert confined.get(id).body == body
-    writable = "import os; print([p for p in ('/', '/srv/objgw', '/etc', '/var', '/root') if os.access(p, os.W_OK)])"
+    writable = (
+        "import os; print([p for p in ('/', '/srv/objgw', '/etc', '/var', '/root') if "
+        "os.access(p, os.W_OK)])"
+    )
     assert confined.read("python", "-c", writable) == "[]\n"
 
 

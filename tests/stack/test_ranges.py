@@ -61,7 +61,8 @@ def test_ranges(gateway: Gateway, ten: str, row: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "status"), {"bytes=0-0": 416, "bytes=0-": 416, "bytes=-1": 200, "bytes=3-1": 200, "x=0-": 200}.items()
+    ("value", "status"),
+    {"bytes=0-0": 416, "bytes=0-": 416, "bytes=-1": 200, "bytes=3-1": 200, "x=0-": 200}.items(),
 )
 def test_ranges_of_an_empty_object(gateway: Gateway, value: str, status: int) -> None:
     answer = gateway.get(store(gateway, b""), headers={"Range": value})
@@ -78,7 +79,12 @@ def test_a_range_means_nothing_to_head(gateway: Gateway, ten: str, value: str) -
 
 def test_a_range_of_a_large_object_is_exact(gateway: Gateway) -> None:
     id, body = store(gateway, pattern(3 * MIB)), pattern(3 * MIB)
-    for first, last in [(0, 262_143), (262_144, 600_000), (1, 3 * MIB - 2), (3 * MIB - 1, 3 * MIB - 1)]:
+    for first, last in [
+        (0, 262_143),
+        (262_144, 600_000),
+        (1, 3 * MIB - 2),
+        (3 * MIB - 1, 3 * MIB - 1),
+    ]:
         answer = gateway.get(id, headers={"Range": f"bytes={first}-{last}"})
         assert (answer.status, answer.body) == (206, body[first : last + 1])
 

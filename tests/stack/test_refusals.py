@@ -33,7 +33,10 @@ REFUSED_UPLOADS: dict[str, tuple[bytes, int]] = {
     "another method": (head("POST", "{id}", "{framing}"), 405),
     "already there": (head("PUT", "{there}", "If-None-Match: *", "{framing}"), 412),
     "not there": (head("PUT", "{id}", f"If-Match: {OTHER}", "{framing}"), 412),
-    "wrong checksum": (head("PUT", "{id}", "Content-MD5: AAAAAAAAAAAAAAAAAAAAAA==", "{framing}"), 400),
+    "wrong checksum": (
+        head("PUT", "{id}", "Content-MD5: AAAAAAAAAAAAAAAAAAAAAA==", "{framing}"),
+        400,
+    ),
 }
 
 
@@ -50,9 +53,13 @@ def assert_refused(answer: Answer, method: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("row", REFUSED)
-def test_after_a_refusal_the_connection_is_usable(gateway: Gateway, row: str, landmark: tuple[str, bytes]) -> None:
+def test_after_a_refusal_the_connection_is_usable(
+    gateway: Gateway, row: str, landmark: tuple[str, bytes]
+) -> None:
     request, status = REFUSED[row]
-    request = request.replace(b"{id}", random_id().encode()).replace(b"{there}", landmark[0].encode())
+    request = request.replace(b"{id}", random_id().encode()).replace(
+        b"{there}", landmark[0].encode()
+    )
     method = request.split()[0].decode()
     with Wire(gateway) as wire:
         for _ in range(3):
@@ -70,8 +77,14 @@ def test_after_a_refused_upload_the_client_gets_the_refusal_and_the_connection_i
     gateway: Gateway, row: str, size: int, chunks: bool, landmark: tuple[str, bytes]
 ) -> None:
     request, status = REFUSED_UPLOADS[row]
-    framing, body = (TE, chunked(bytes(size), 50_000)) if chunks else (f"Content-Length: {size}", bytes(size))
-    for name, value in {b"{id}": random_id(), b"{there}": landmark[0], b"{framing}": framing}.items():
+    framing, body = (
+        (TE, chunked(bytes(size), 50_000)) if chunks else (f"Content-Length: {size}", bytes(size))
+    )
+    for name, value in {
+        b"{id}": random_id(),
+        b"{there}": landmark[0],
+        b"{framing}": framing,
+    }.items():
         request = request.replace(name, value.encode())
     with Wire(gateway) as wire:
         wire.send(request)
@@ -83,9 +96,14 @@ def test_after_a_refused_upload_the_client_gets_the_refusal_and_the_connection_i
 
 
 @pytest.mark.parametrize("size", [10, 1_000_000])
-def test_a_get_with_a_body_stays_in_step(gateway: Gateway, size: int, landmark: tuple[str, bytes]) -> None:
+def test_a_get_with_a_body_stays_in_step(
+    gateway: Gateway, size: int, landmark: tuple[str, bytes]
+) -> None:
     with Wire(gateway) as wire:
-        wire.send(head("GET", landmark[0], f"Content-Length: {size}"), head("GET", landmark[0]) + bytes(size))
+        wire.send(
+            head("GET", landmark[0], f"Content-Length: {size}"),
+            head("GET", landmark[0]) + bytes(size),
+        )
         answer = wire.answer()
         if answer.headers["Connection"] == "close":
             assert wire.rest() == b""

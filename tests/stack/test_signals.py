@@ -15,9 +15,13 @@ from tests.harness.waiting import eventually, random_id
 
 
 @contextmanager
-def under_way(gateway: Gateway, large: str, upload: str, go_on: threading.Event) -> Iterator[dict[str, Any]]:
-    """An upload of 400,000 bytes to `upload` and a download of `large` that both stop half-way until `go_on`. When the
-    block ends they have ended: `upload` is the status, `download` how many bytes came."""
+def under_way(
+    gateway: Gateway, large: str, upload: str, go_on: threading.Event
+) -> Iterator[dict[str, Any]]:
+    """An upload of 400,000 bytes to `upload` and a download of `large` that both stop half-way
+    until `go_on`. When the block ends they have ended: `upload` is the status, `download` how many
+    bytes came.
+    """
     ended: dict[str, Any] = {}
     half = threading.Barrier(3)
 
@@ -29,7 +33,9 @@ def under_way(gateway: Gateway, large: str, upload: str, go_on: threading.Event)
             yield pattern(400_000)[200_000:]
 
         try:
-            ended["upload"] = gateway.put(upload, body(), headers={"Content-Length": "400000"}).status
+            ended["upload"] = gateway.put(
+                upload, body(), headers={"Content-Length": "400000"}
+            ).status
         except BROKEN as error:
             ended["upload"] = error
 
@@ -52,7 +58,9 @@ def under_way(gateway: Gateway, large: str, upload: str, go_on: threading.Event)
             thread.join()
 
 
-def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway_goes_on(shared: Stack) -> None:
+def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway_goes_on(
+    shared: Stack,
+) -> None:
     gateway = shared.add_gateway({"WEB_CONCURRENCY": "2"})
     gateway.wait_ready()
     large, upload, small = store(gateway, pattern(24 * MIB)), random_id(), store(gateway, b"small")
@@ -81,17 +89,28 @@ def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway
     assert ended == {"upload": 200, "download": 24 * MIB}
     assert gateway.container.wait(timeout=20)["StatusCode"] == 0
     # A connection that nobody had accepted when the port was closed is reset by the kernel.
-    assert [each for each in outcomes if each != 200 and not isinstance(each, ConnectionResetError)] == []
+    assert [
+        each for each in outcomes if each != 200 and not isinstance(each, ConnectionResetError)
+    ] == []
     successor = shared.add_gateway()
     successor.wait_ready()
     assert successor.get(upload).body == pattern(400_000)
 
 
-def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_object(shared: Stack) -> None:
-    # On a host, so that its network, and with it what it tells its clients, isn't gone together with it.
-    gateway = shared.add_gateway({"GUNICORN_CMD_ARGS": "--graceful-timeout 2"}, beside=shared.add_host())
+def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_object(
+    shared: Stack,
+) -> None:
+    # On a host, so that its network, and with it what it tells its clients, isn't gone together
+    # with it.
+    gateway = shared.add_gateway(
+        {"GUNICORN_CMD_ARGS": "--graceful-timeout 2"}, beside=shared.add_host()
+    )
     gateway.wait_ready()
-    large, upload, go_on = store(gateway, pattern(24 * MIB)), store(gateway, b"the old object"), threading.Event()
+    large, upload, go_on = (
+        store(gateway, pattern(24 * MIB)),
+        store(gateway, b"the old object"),
+        threading.Event(),
+    )
     with under_way(gateway, large, upload, go_on) as ended:
         gateway.container.kill("SIGTERM")
         assert gateway.container.wait(timeout=12)["StatusCode"] == 0
@@ -101,7 +120,9 @@ def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_obje
     assert shared.owner(upload).client().get_object(BUCKET, upload).read() == b"the old object"
 
 
-def test_a_worker_that_is_killed_takes_only_its_own_requests_along_and_is_replaced(shared: Stack) -> None:
+def test_a_worker_that_is_killed_takes_only_its_own_requests_along_and_is_replaced(
+    shared: Stack,
+) -> None:
     gateway = shared.add_gateway({"WEB_CONCURRENCY": "2", "OBJGW_CLIENT_TIMEOUT": "300"})
     gateway.wait_ready()
     stored = [store(gateway, id.encode(), id) for id in (random_id() for _ in range(30))]
@@ -111,7 +132,9 @@ def test_a_worker_that_is_killed_takes_only_its_own_requests_along_and_is_replac
         for _ in range(4):
             wires.append(Wire(gateway))
             wires[-1].send(head("PUT", random_id(), "Content-Length: 8"), b"half")
-        eventually(lambda: sum(len(worker.clients) for worker in gateway.workers().values()) == len(wires))
+        eventually(
+            lambda: sum(len(worker.clients) for worker in gateway.workers().values()) == len(wires)
+        )
     (victim, killed), (_, left) = gateway.workers().items()
     gateway.run("sh", "-c", f"kill -KILL {victim}")
 

@@ -18,9 +18,9 @@ def limited(shared: Stack) -> Gateway:
     return gateway
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # A maximum size
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
@@ -51,10 +51,14 @@ def test_chunks_above_the_maximum_are_413_before_their_end(limited: Gateway) -> 
     assert limited.get(id).status == 404
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Expect: 100-continue, RFC 9110, 10.1.1
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_too_large_is_refused_without_100(limited: Gateway, landmark: tuple[str, bytes]) -> None:
-    refused_early(limited, head("PUT", random_id(), EXPECT, "Content-Length: 100001"), 413, landmark)
+def test_what_is_too_large_is_refused_without_100(
+    limited: Gateway, landmark: tuple[str, bytes]
+) -> None:
+    refused_early(
+        limited, head("PUT", random_id(), EXPECT, "Content-Length: 100001"), 413, landmark
+    )

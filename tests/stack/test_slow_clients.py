@@ -50,13 +50,21 @@ def dripping(wire: Wire) -> Iterator[None]:
         thread.join()
 
 
-FRAMES = {"with a length": ("Content-Length: 1000000", b""), "chunked": ("Transfer-Encoding: chunked", b"f4240\r\n")}
+FRAMES = {
+    "with a length": ("Content-Length: 1000000", b""),
+    "chunked": ("Transfer-Encoding: chunked", b"f4240\r\n"),
+}
 
 
 def test_an_upload_that_comes_too_slowly_is_408_in_time_and_leaves_the_old_object(
     shared: Stack, hasty: Gateway
 ) -> None:
-    cases = [(frame, begun, pace) for frame in FRAMES for begun in (0, 100_000) for pace in ("nothing", "a drip")]
+    cases = [
+        (frame, begun, pace)
+        for frame in FRAMES
+        for begun in (0, 100_000)
+        for pace in ("nothing", "a drip")
+    ]
     ids = [store(hasty, b"the old object") for _ in cases]
 
     def upload(frame: str, begun: int, pace: str, id: str) -> tuple[int, float]:
@@ -91,7 +99,9 @@ def test_an_upload_that_is_slow_but_keeps_the_pace_is_stored(hasty: Gateway) -> 
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"GET /obj", head("GET", "abc", "X-A: b")[:-2]], ids=["nothing", "path", "headers"]
+    "sent",
+    [b"", b"GET /obj", head("GET", "abc", "X-A: b")[:-2]],
+    ids=["nothing", "path", "headers"],
 )
 def test_headers_that_do_not_come_in_time_end_the_connection(hasty: Gateway, sent: bytes) -> None:
     began = time.monotonic()
@@ -118,7 +128,9 @@ def test_a_client_that_does_not_read_its_download_is_dropped_in_time(hasty: Gate
             while data := sock.recv(MIB):
                 received += len(data)
     assert received < size
-    (line,) = eventually(lambda: re.findall(rf" GET {id} .* seconds=(\S+) .* broken off", hasty.logs()))
+    (line,) = eventually(
+        lambda: re.findall(rf" GET {id} .* seconds=(\S+) .* broken off", hasty.logs())
+    )
     assert PATIENCE - 0.1 < float(line) < PATIENCE + SLACK
 
 

@@ -1,4 +1,6 @@
-"""All faults together, and requests with random damage: bench/soak.py and bench/fuzz.py, shortly."""
+"""All faults together, and requests with random damage: bench/soak.py and
+bench/fuzz.py, shortly.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,14 @@ def test_a_minute_of_faults_of_all_kinds_loses_nothing_and_mixes_nothing(stack: 
     assert report["acknowledged writes"] > 300, report
     assert report["objects read at the end"] >= 16 * 12, report
     assert report["faults"] >= 6, report
-    assert report["end"]["descriptors of a worker"] <= report["begin"]["descriptors of a worker"] + 20, report
+    assert (
+        report["end"]["descriptors of a worker"] <= report["begin"]["descriptors of a worker"] + 20
+    ), report
 
 
-def test_5000_damaged_requests_make_no_5xx_and_cost_neither_a_worker_nor_memory(shared: Stack) -> None:
+def test_5000_damaged_requests_make_no_5xx_and_cost_neither_a_worker_nor_memory(
+    shared: Stack,
+) -> None:
     host = shared.add_host()
     gateway = shared.add_gateway({"WEB_CONCURRENCY": "2"}, beside=host)
     gateway.wait_ready()

@@ -61,13 +61,18 @@ def assert_gets_nothing(gateway: Gateway, id: str, server: Container) -> None:
 def test_a_web_server_with_a_nodes_name_gets_no_request(stack: Stack, answer: str) -> None:
     node, server = stack.add_node("1"), stranger(stack, "2", answer)
     names, gateway = [node.name, str(server.name)], stack.add_gateway()
-    ids = {name: next(id for id in iter(random_id, None) if owner(id, names) == name) for name in names}
+    ids = {
+        name: next(id for id in iter(random_id, None) if owner(id, names) == name) for name in names
+    }
     gateway.wait_ready([ids[node.name]])
     assert_gets_nothing(gateway, ids[str(server.name)], server)
     store(gateway, id=ids[node.name])
 
     def states() -> dict[str, str]:
-        return {each["name"]: each["state"] for each in json.loads(gateway.request("GET", "/health").body)["nodes"]}
+        return {
+            each["name"]: each["state"]
+            for each in json.loads(gateway.request("GET", "/health").body)["nodes"]
+        }
 
     eventually(lambda: states() == {node.name: "up", server.name: "down"})
 
@@ -79,7 +84,11 @@ def test_a_web_server_in_the_place_of_a_node_that_was_removed_gets_no_request(st
     ids = [store(gateway, id=stack.id_of(node)) for node in nodes]
     nodes[1].remove()
     server = stranger(stack, "2", "a page")
-    eventually(lambda: gateway.get(ids[1]).problem["detail"].startswith("The node of this id gives no record"))
+    eventually(
+        lambda: (
+            gateway.get(ids[1]).problem["detail"].startswith("The node of this id gives no record")
+        )
+    )
     assert_gets_nothing(gateway, ids[1], server)
     assert gateway.get(ids[0]).status == 200
     server.remove(force=True)

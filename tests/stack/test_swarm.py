@@ -32,13 +32,15 @@ def pile(swarm: Swarm) -> Iterator[str]:
 
 def sleeping(name: str, *options: str) -> str:
     """The command for a service that does nothing, on the network of the gateway."""
-    given = " ".join(["-d", "--name", name, "--network", OVERLAY, "--stop-signal", "KILL", *options])
+    given = " ".join(
+        ["-d", "--name", name, "--network", OVERLAY, "--stop-signal", "KILL", *options]
+    )
     return f"service create {given} --entrypoint sleep {MINIO} 9999"
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # One host
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def test_each_id_is_stored_on_the_task_of_its_service_and_slot(swarm: Swarm) -> None:
@@ -61,7 +63,9 @@ def test_a_replaced_task_is_the_same_node(swarm: Swarm) -> None:
         eventually(lambda: swarm.running(SERVICES[1]) != old, within=120)
         eventually(swarm.has, ids[NODES[1]], within=120)
     assert seen == {200, 503}
-    assert old in {task["ID"] for task in swarm.tasks(SERVICES[1])}  # it is listed still, and doesn't count
+    assert old in {
+        task["ID"] for task in swarm.tasks(SERVICES[1])
+    }  # it is listed still, and doesn't count
     for name in NODES:
         id = swarm.id_of(name)
         assert swarm.gateway.put(id, id.encode()).status == 200
@@ -86,7 +90,12 @@ def test_names_come_and_go_with_the_scale_and_not_with_the_tasks(swarm: Swarm, p
     before = swarm.records(pile, {f"{pile}.1": True, f"{pile}.2": True})
     old = {each["container"] for each in before.values()}
     swarm.manager.docker(f"service update -d --force {pile}")
-    eventually(lambda: not old & {task["ID"] for task in swarm.tasks(pile) if task["DesiredState"] == "running"})
+    eventually(
+        lambda: (
+            not old
+            & {task["ID"] for task in swarm.tasks(pile) if task["DesiredState"] == "running"}
+        )
+    )
     after = swarm.records(pile, {f"{pile}.1": True, f"{pile}.2": True})
     assert not old & {each["container"] for each in after.values()}
     swarm.manager.docker(f"service scale -d {pile}=3")
@@ -115,22 +124,31 @@ def test_jobs_and_services_on_other_networks_are_no_nodes(swarm: Swarm, pile: st
 def test_containers_beside_the_services_count_as_ever(swarm: Swarm, pile: str) -> None:
     """On a network that both can be attached to; so can a gateway that is no task."""
     swarm.manager.docker("network create -d overlay --attachable both")
-    swarm.manager.docker(f"run -d --name {pile}-alone --network both --entrypoint sleep {MINIO} 9999")
+    swarm.manager.docker(
+        f"run -d --name {pile}-alone --network both --entrypoint sleep {MINIO} 9999"
+    )
     swarm.manager.docker(sleeping(f"{pile}-task").replace(OVERLAY, "both"))
     eventually(swarm.running, f"{pile}-task", within=120)
-    run = f"docker run --rm --network both -v {DOCKER_SOCKET}:{DOCKER_SOCKET} {swarm.stack.lab.image} python -c"
+    run = (
+        f"docker run --rm --network both -v {DOCKER_SOCKET}:{DOCKER_SOCKET} "
+        f"{swarm.stack.lab.image} python -c"
+    )
     (records,) = eventually(lambda: [json.loads(swarm.manager.read(*run.split(), READ, pile))])
     assert [record["name"] for record in records] == [f"{pile}-alone", f"{pile}-task.1"]
     assert len({record["host"] for record in records} - {None}) == 2
     swarm.manager.docker(f"rm -f {pile}-alone")
 
 
-def test_keys_that_can_not_be_read_make_a_node_unusable_and_the_log_says_so_once(swarm: Swarm, pile: str) -> None:
+def test_keys_that_can_not_be_read_make_a_node_unusable_and_the_log_says_so_once(
+    swarm: Swarm, pile: str
+) -> None:
     password = secrets.token_hex(20)
     swarm.add_secret(pile, password)
     env = "--env MINIO_ROOT_USER=someone --env MINIO_ROOT_PASSWORD_FILE"
     swarm.manager.docker(sleeping(f"{pile}-locked", f"{env}=/run/secrets/{pile} --secret {pile}"))
-    swarm.manager.docker(sleeping(f"{pile}-open", f"{env}=nothing --env MINIO_ROOT_PASSWORD=something"))
+    swarm.manager.docker(
+        sleeping(f"{pile}-open", f"{env}=nothing --env MINIO_ROOT_PASSWORD=something")
+    )
 
     def read() -> tuple[str, list[str], list[dict[str, Any]]]:
         command = f"docker exec {swarm.gateway_container()} python -c '{READ}' {pile} 2>&1"
@@ -142,18 +160,27 @@ def test_keys_that_can_not_be_read_make_a_node_unusable_and_the_log_says_so_once
 
     done, lines, (locked, usable) = eventually(read)
     assert (locked["name"], locked["host"]) == (f"{pile}-locked.1", None)
-    assert (usable["name"], usable["access_key"], usable["secret_key"]) == (f"{pile}-open.1", "someone", "something")
+    assert (usable["name"], usable["access_key"], usable["secret_key"]) == (
+        f"{pile}-open.1",
+        "someone",
+        "something",
+    )
     assert len([line for line in lines if f"{pile}-locked.1" in line]) == 1
     assert "No such file" in done
     assert password not in done
 
 
 def test_keys_can_be_rotated(swarm: Swarm) -> None:
-    """A secret never changes: another one takes its place, in the gateway first, whatever its file is called there."""
+    """A secret never changes: another one takes its place, in the gateway first, whatever its file
+    is called there.
+    """
     ids, password = swarm.store(), secrets.token_hex(20)
     swarm.add_secret("objgw-node-3b", password)
     swarm.stack.secrets.add(password)
-    swarm.manager.docker(f"service update --secret-add source=objgw-node-3b,target=third,uid=65534,mode=0400 {GATEWAY}")
+    swarm.manager.docker(
+        f"service update --secret-add "
+        f"source=objgw-node-3b,target=third,uid=65534,mode=0400 {GATEWAY}"
+    )
     eventually(swarm.has, ids[NODES[2]], within=120)
     with swarm.stack.steady(swarm.gateway, [ids[NODES[0]], ids[NODES[1]]]):
         swap = "--secret-rm objgw-node-3 --secret-add source=objgw-node-3b,target=objgw-node-3"
@@ -162,9 +189,9 @@ def test_keys_can_be_rotated(swarm: Swarm) -> None:
     assert swarm.records(SERVICES[2])[NODES[2]]["secret_key"] == password
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Two hosts
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def copy(volume: str, source: Engine, target: Engine) -> None:
@@ -191,7 +218,9 @@ def test_a_node_that_moves_to_another_host_is_the_same_node(lab: Lab) -> None:
             eventually(lambda: swarm.gateway.get(moving).status == 503, within=120)
             with swarm.statuses(moving) as seen:
                 assert swarm.records(SERVICES[1])[NODES[1]]["host"] is None
-                eventually(lambda: not first.docker_read(f"ps -q --filter name={NODES[1]}"), within=120)
+                eventually(
+                    lambda: not first.docker_read(f"ps -q --filter name={NODES[1]}"), within=120
+                )
                 copy("objgw_node-2", first, second)
             assert seen == {503}
             first.docker("node update --label-add objgw-node-2=true host-2")
@@ -202,7 +231,8 @@ def test_a_node_that_moves_to_another_host_is_the_same_node(lab: Lab) -> None:
         assert swarm.gateway.put(moving, b"after").status == 200
         assert swarm.gateway.get(moving).body == b"after"
 
-        # Without its volume the place is the same, and nobody is told that what was stored never was.
+        # Without its volume the place is the same, and nobody is told that what was stored never
+        # was.
         id = ids[NODES[0]]
         first.docker("node update --label-rm objgw-node-1 host-1")
         eventually(lambda: swarm.gateway.get(id).status == 503, within=120)
@@ -214,8 +244,13 @@ def test_a_node_that_moves_to_another_host_is_the_same_node(lab: Lab) -> None:
         eventually(swarm.has, id, within=120)
 
         # A worker knows its own containers alone; their names are the same.
-        run = f"docker run --rm -v {DOCKER_SOCKET}:{DOCKER_SOCKET} --network host {lab.image} python -c"
-        (records,) = eventually(lambda: [json.loads(second.read(*run.split(), READ, "amazin-object-storage-node"))])
+        run = (
+            f"docker run --rm -v {DOCKER_SOCKET}:{DOCKER_SOCKET} --network host {lab.image} "
+            f"python -c"
+        )
+        (records,) = eventually(
+            lambda: [json.loads(second.read(*run.split(), READ, "amazin-object-storage-node"))]
+        )
         assert [record["name"] for record in records if record["host"]] == NODES[1:]
 
         # A host that is gone with the task that ran on it.

@@ -14,7 +14,9 @@ from tests.harness.http import Wire, code, head
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id
 
-OLD, NEW, READER, FILED = (f"{name}-{secrets.token_urlsafe(24)}" for name in ("old", "new", "reader", "filed"))
+OLD, NEW, READER, FILED = (
+    f"{name}-{secrets.token_urlsafe(24)}" for name in ("old", "new", "reader", "filed")
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +39,15 @@ def guarded(shared: Stack) -> Gateway:
 
 def allowed(gateway: Gateway, method: str, id: str, authorization: str = f"Bearer {OLD}") -> bool:
     body = b"body" if method == "PUT" else None
-    return gateway.request(method, f"/object/{id}", body, {"Authorization": authorization}).status < 300
+    return (
+        gateway.request(method, f"/object/{id}", body, {"Authorization": authorization}).status
+        < 300
+    )
 
 
-AUTHORIZATIONS: dict[str, tuple[str | None, int, int]] = {  # what is sent, status of reading, of writing
+AUTHORIZATIONS: dict[
+    str, tuple[str | None, int, int]
+] = {  # what is sent, status of reading, of writing
     "none": (None, 401, 401),
     "empty": ("", 401, 401),
     "wrong": ("Bearer wrong", 401, 401),
@@ -61,14 +68,25 @@ AUTHORIZATIONS: dict[str, tuple[str | None, int, int]] = {  # what is sent, stat
 
 
 @pytest.mark.parametrize("row", AUTHORIZATIONS)
-def test_a_token_permits_what_it_says_and_no_other_does(shared: Stack, guarded: Gateway, row: str) -> None:
+def test_a_token_permits_what_it_says_and_no_other_does(
+    shared: Stack, guarded: Gateway, row: str
+) -> None:
     authorization, reading, writing = AUTHORIZATIONS[row]
     headers = {} if authorization is None else {"Authorization": authorization}
     id = random_id()
     assert allowed(guarded, "PUT", id)
-    for method, expected in (("GET", reading), ("HEAD", reading), ("PUT", writing), ("DELETE", writing)):
-        answer = guarded.request(method, f"/object/{id}", b"other" if method == "PUT" else None, headers)
-        assert answer.status == (204 if method == "DELETE" and expected == 200 else expected), method
+    for method, expected in (
+        ("GET", reading),
+        ("HEAD", reading),
+        ("PUT", writing),
+        ("DELETE", writing),
+    ):
+        answer = guarded.request(
+            method, f"/object/{id}", b"other" if method == "PUT" else None, headers
+        )
+        assert answer.status == (204 if method == "DELETE" and expected == 200 else expected), (
+            method
+        )
         if expected == 401:
             assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
         if expected == 403:
@@ -80,14 +98,18 @@ def test_a_token_permits_what_it_says_and_no_other_does(shared: Stack, guarded: 
 
 
 @pytest.mark.parametrize("expect", [True, False], ids=["with Expect", "without Expect"])
-@pytest.mark.parametrize("authorization", ["Bearer wrong", f"Bearer {READER}"], ids=["wrong", "reads"])
+@pytest.mark.parametrize(
+    "authorization", ["Bearer wrong", f"Bearer {READER}"], ids=["wrong", "reads"]
+)
 def test_the_body_of_an_upload_without_the_right_token_is_neither_asked_for_nor_relayed(
     shared: Stack, guarded: Gateway, expect: bool, authorization: str
 ) -> None:
     id = random_id()
     extra = ["Expect: 100-continue"] if expect else []
     with Wire(guarded) as wire:
-        wire.send(head("PUT", id, f"Authorization: {authorization}", "Content-Length: 1000000", *extra))
+        wire.send(
+            head("PUT", id, f"Authorization: {authorization}", "Content-Length: 1000000", *extra)
+        )
         if not expect:
             wire.send(bytes(1_000_000))
         answer = wire.answer()
@@ -107,12 +129,19 @@ def test_no_token_is_in_the_log(guarded: Gateway) -> None:
     assert "no token is set" not in log
 
 
-def test_without_tokens_everything_is_open_and_the_log_says_so(shared: Stack, gateway: Gateway) -> None:
-    assert gateway.put(shared.id_of(shared.nodes[0]), headers={"Authorization": "Bearer any"}).status == 200
+def test_without_tokens_everything_is_open_and_the_log_says_so(
+    shared: Stack, gateway: Gateway
+) -> None:
+    assert (
+        gateway.put(shared.id_of(shared.nodes[0]), headers={"Authorization": "Bearer any"}).status
+        == 200
+    )
     assert "no token is set: whoever reaches the gateway may read and write" in gateway.logs()
 
 
-def test_a_token_file_that_is_not_there_stops_the_start_with_one_line_that_names_it(shared: Stack) -> None:
+def test_a_token_file_that_is_not_there_stops_the_start_with_one_line_that_names_it(
+    shared: Stack,
+) -> None:
     gateway = shared.add_gateway({"OBJGW_TOKENS_FILE": "/run/secrets/tokens"}, start=False)
     gateway.container.start()
     assert gateway.container.wait(timeout=20)["StatusCode"] != 0

@@ -12,7 +12,17 @@ import pytest
 from tests.harness.engine import Lab
 from tests.harness.gateway import Gateway
 from tests.harness.http import MIB, code
-from tests.harness.layout import ABSENT, JOIN, Model, assert_at_home, etag, names_of, places, rebalance, wait_in_force
+from tests.harness.layout import (
+    ABSENT,
+    JOIN,
+    Model,
+    assert_at_home,
+    etag,
+    names_of,
+    places,
+    rebalance,
+    wait_in_force,
+)
 from tests.harness.node import Node
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, owner, random_id, together
@@ -41,10 +51,16 @@ class Unsettled:
     there: dict[str, bytes | None] = field(default_factory=dict)
     untouched: list[str] = field(default_factory=list)
 
-    def take(self, size: int | None = None, old: Node | None = None, new: Node | None = None) -> str:
-        """The id of an object (of that size, with that home) that has moved on paper only, and is the test's now."""
+    def take(
+        self, size: int | None = None, old: Node | None = None, new: Node | None = None
+    ) -> str:
+        """The id of an object (of that size, with that home) that has moved on paper only, and is
+        the test's now.
+        """
         for id in self.untouched:
-            fits = size in (None, len(self.there[id] or b"")) and (not old or self.old_home(id) is old)
+            fits = size in (None, len(self.there[id] or b"")) and (
+                not old or self.old_home(id) is old
+            )
             if fits and (not new or self.stack.owner(id) is new):
                 self.untouched.remove(id)
                 return id
@@ -56,7 +72,11 @@ class Unsettled:
 
     def new_id(self, old: Node, new: Node) -> str:
         """An id that nothing was ever stored under, with these homes."""
-        return next(id for id in iter(random_id, None) if self.old_home(id) is old and self.stack.owner(id) is new)
+        return next(
+            id
+            for id in iter(random_id, None)
+            if self.old_home(id) is old and self.stack.owner(id) is new
+        )
 
     def put(self, id: str, body: bytes, status: int = 200, **conditions: str) -> None:
         named = {name.replace("_", "-"): value for name, value in conditions.items()}
@@ -118,7 +138,9 @@ def another_unsettled(lab: Lab) -> Iterator[Unsettled]:
 
 
 @pytest.mark.parametrize("body", BODIES, ids=len)
-def test_an_object_that_has_not_moved_yet_is_read_as_ever(unsettled: Unsettled, body: bytes) -> None:
+def test_an_object_that_has_not_moved_yet_is_read_as_ever(
+    unsettled: Unsettled, body: bytes
+) -> None:
     gateway, id = unsettled.gateway, unsettled.take(len(body))
     unsettled.assert_read(id)
     date = gateway.head(id).headers["Last-Modified"]
@@ -145,13 +167,18 @@ def test_an_object_that_has_not_moved_yet_is_read_as_ever(unsettled: Unsettled, 
             assert code(answer) == status
             assert status == 416 or answer.body == part
     if body:
-        assert gateway.get(id, headers={"Range": "bytes=2-5", "If-Range": etag(body)}).body == body[2:6]
+        assert (
+            gateway.get(id, headers={"Range": "bytes=2-5", "If-Range": etag(body)}).body
+            == body[2:6]
+        )
         assert gateway.get(id, headers={"Range": "bytes=2-5", "If-Range": '"other"'}).body == body
     assert places(unsettled.stack.nodes, [id])[id] == [unsettled.old_home(id).name]
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_create_only_of_an_object_that_has_not_moved_yet_is_412(unsettled: Unsettled, size: int) -> None:
+def test_create_only_of_an_object_that_has_not_moved_yet_is_412(
+    unsettled: Unsettled, size: int
+) -> None:
     id = unsettled.take()
     unsettled.put(id, b"x" * size, 412, If_None_Match="*")
     unsettled.assert_read(id)
@@ -174,7 +201,9 @@ def test_if_match_with_the_etag_of_an_object_that_has_not_moved_yet_replaces_it_
     unsettled.assert_read(id)
 
 
-def test_if_match_where_nothing_is_stored_is_412_and_create_only_works_once(unsettled: Unsettled) -> None:
+def test_if_match_where_nothing_is_stored_is_412_and_create_only_works_once(
+    unsettled: Unsettled,
+) -> None:
     for id in [random_id() for _ in range(12)]:
         unsettled.put(id, b"x", 412, If_Match=etag(b"x"))
         unsettled.put(id, b"x", 412, If_Match="*")
@@ -184,7 +213,9 @@ def test_if_match_where_nothing_is_stored_is_412_and_create_only_works_once(unse
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
-def test_what_was_deleted_before_it_moved_is_gone_and_can_be_made_again(unsettled: Unsettled, size: int) -> None:
+def test_what_was_deleted_before_it_moved_is_gone_and_can_be_made_again(
+    unsettled: Unsettled, size: int
+) -> None:
     gateway, gone, again, third = unsettled.gateway, *(unsettled.take() for _ in range(3))
     for id in (gone, again, third):
         unsettled.delete(id)
@@ -213,7 +244,9 @@ def test_deleted_and_never_stored_ids_are_204_on_delete(unsettled: Unsettled) ->
 
 
 @pytest.mark.parametrize("of", ["settled", "unsettled"])
-@pytest.mark.parametrize("name", ["x-amz-meta-objgw-era", "x-amz-meta-objgw-deleted", "X-Amz-Meta-Objgw-Other"])
+@pytest.mark.parametrize(
+    "name", ["x-amz-meta-objgw-era", "x-amz-meta-objgw-deleted", "X-Amz-Meta-Objgw-Other"]
+)
 def test_metadata_of_the_gateways_own_is_refused_and_never_shown(
     gateway: Gateway, unsettled: Unsettled, of: str, name: str
 ) -> None:
@@ -247,7 +280,9 @@ def test_locate_says_who_owns_an_id_and_where_its_copies_are(unsettled: Unsettle
     assert copies()[new][1] is True
 
 
-def test_while_an_old_home_is_down_a_miss_there_is_503_and_404_elsewhere(unsettled: Unsettled) -> None:
+def test_while_an_old_home_is_down_a_miss_there_is_503_and_404_elsewhere(
+    unsettled: Unsettled,
+) -> None:
     gateway, (down, *up) = unsettled.gateway, unsettled.old
     fourth = unsettled.stack.nodes[-1]
     not_moved, written, deleted = (unsettled.take(old=down, new=fourth) for _ in range(3))
@@ -278,7 +313,9 @@ def test_while_an_old_home_is_down_a_miss_there_is_503_and_404_elsewhere(unsettl
     assert gateway.get(unsettled.new_id(down, fourth)).status == 404
 
 
-def test_after_a_restart_of_all_gateways_an_unsettled_layout_is_as_before(unsettled: Unsettled) -> None:
+def test_after_a_restart_of_all_gateways_an_unsettled_layout_is_as_before(
+    unsettled: Unsettled,
+) -> None:
     gateway = unsettled.gateway
     not_moved, written, deleted = (unsettled.take() for _ in range(3))
     unsettled.put(written, b"written")
@@ -304,7 +341,10 @@ def test_a_worker_that_has_just_begun_knows_where_else_to_look_before_it_says_th
         (worker,) = gateway.workers()
         gateway.run("sh", "-c", f"kill -KILL {worker}")
         answers = together(
-            [*(partial(gateway.get, id) for id in read), *(partial(gateway.delete, id) for id in deleted)]
+            [
+                *(partial(gateway.get, id) for id in read),
+                *(partial(gateway.delete, id) for id in deleted),
+            ]
         )
         assert {answer.status for answer in answers[: len(read)]} <= {200, 503}
         for id, answer in zip(deleted, answers[len(read) :], strict=True):
@@ -332,7 +372,9 @@ def test_once_rebalanced_all_of_it_is_at_its_owner_with_its_headers_and_deleted_
         unsettled.assert_read(id)
     models = [Model(id, ABSENT if body is None else 1) for id, body in there.items()]
     assert_at_home(gateway, models, stack.nodes)
-    assert {id for node in stack.nodes for id in node.ids()} >= {id for id in there if there[id] is not None}
+    assert {id for node in stack.nodes for id in node.ids()} >= {
+        id for id in there if there[id] is not None
+    }
     for id in (fresh, gone):
         unsettled.put(id, b"once more", 412 if id == fresh else 200, If_None_Match="*")
         unsettled.delete(id)

@@ -9,7 +9,9 @@ from tests.harness.http import MIB
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id
 
-ONE_REQUEST: dict[str, tuple[str, bytes | list[bytes] | None, str, int]] = {  # method, body, MinIO's name, status
+ONE_REQUEST: dict[
+    str, tuple[str, bytes | list[bytes] | None, str, int]
+] = {  # method, body, MinIO's name, status
     "GET": ("GET", None, "GetObject", 200),
     "HEAD": ("HEAD", None, "HeadObject", 200),
     "PUT of 0 bytes": ("PUT", b"", "PutObject", 200),

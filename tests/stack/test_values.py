@@ -33,7 +33,9 @@ EXACT = [
 def test_a_value_comes_back_byte_for_byte(gateway: Gateway, name: str, value: str) -> None:
     id = random_id()
     assert gateway.put(id, b"body", headers={name: value}).status == 200
-    assert gateway.get(id).headers.get_all(name) == gateway.head(id).headers.get_all(name) == [value]
+    assert (
+        gateway.get(id).headers.get_all(name) == gateway.head(id).headers.get_all(name) == [value]
+    )
 
 
 @pytest.mark.parametrize("value", NO_DATES)
@@ -47,7 +49,12 @@ def test_a_rebalance_takes_headers_along_byte_for_byte(stack: Stack) -> None:
     stack.add_nodes("1")
     gateway = stack.add_gateway()
     gateway.wait_ready()
-    stored = {random_id(): (name, value, size) for name, value in EXACT for size in (10, 6 * MIB) for _ in range(3)}
+    stored = {
+        random_id(): (name, value, size)
+        for name, value in EXACT
+        for size in (10, 6 * MIB)
+        for _ in range(3)
+    }
     for id, (name, value, size) in stored.items():
         assert gateway.put(id, pattern(size), headers={name: value}).status == 200
     before = {id: stack.nodes[0].client().stat_object(BUCKET, id).metadata for id in stored}

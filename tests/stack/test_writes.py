@@ -1,4 +1,5 @@
-"""No silent success: what a PUT or DELETE asks for is carried out, or refused with the reason and nothing is changed.
+"""No silent success: what a PUT or DELETE asks for is carried out, or refused with the reason and
+nothing is changed.
 
 Each kind of thing that might be asked for is a table; a row is one example of it.
 """
@@ -29,7 +30,15 @@ NOT_CARRIED_OUT: dict[int, list[str]] = {
         "Content-Range: ",
         "Upload-Complete: ?0",
         # other operations of S3
-        *("?tagging", "?acl", "?partNumber=2&uploadId=x", "?uploads", "?versionId=1", "?retention", "?x-id=PutObject"),
+        *(
+            "?tagging",
+            "?acl",
+            "?partNumber=2&uploadId=x",
+            "?uploads",
+            "?versionId=1",
+            "?retention",
+            "?x-id=PutObject",
+        ),
         *("?x", "?X-Amz-Signature=0", "?%74agging"),
         "x-amz-copy-source: /objgw/other",
         "x-amz-copy-source: /objgw/other\r\nx-amz-copy-source-range: bytes=0-1",
@@ -71,13 +80,25 @@ NOT_CARRIED_OUT: dict[int, list[str]] = {
         "Trailer: X-End, Content-MD5",
         *(f"{name}: " for name in ("Content-MD5", "x-amz-checksum-crc32", "x-amz-checksum-sha256")),
         # conditions that are none, or that S3 would take for others
-        *(f"{name}: {value}" for name in ("If-Match", "If-None-Match") for value in ("", MD5[1:-1], MD5[:-1], "**")),
+        *(
+            f"{name}: {value}"
+            for name in ("If-Match", "If-None-Match")
+            for value in ("", MD5[1:-1], MD5[:-1], "**")
+        ),
         f"If-Match: {MD5}\r\nIf-Match: {OTHER}",
         # names that can't be told from others
-        *("x-amz-meta-my_key: v", "X_Amz_Meta_A: v", "x_amz_acl: private", "Content_Range: bytes 5-9/10"),
+        *(
+            "x-amz-meta-my_key: v",
+            "X_Amz_Meta_A: v",
+            "x_amz_acl: private",
+            "Content_Range: bytes 5-9/10",
+        ),
         *("If_Match: *", "if_unmodified_since: x", "Content_Type: text/plain", "content_md5: AAAA"),
         # another method
-        *(f"{name}: DELETE" for name in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")),
+        *(
+            f"{name}: DELETE"
+            for name in ("X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override")
+        ),
         # values that the node would change
         "Content-Encoding: ",
         "x-amz-meta-a: gr\xf6\xdfe",
@@ -112,9 +133,17 @@ def test_an_upload_that_asks_for_what_is_not_carried_out_is_refused_before_its_b
     for id in (there, missing):
         with Wire(gateway) as wire:
             wire.send(
-                asking("PUT", id, row, "Content-Length: 5" if framing == "length" else TE, "Expect: 100-continue")
+                asking(
+                    "PUT",
+                    id,
+                    row,
+                    "Content-Length: 5" if framing == "length" else TE,
+                    "Expect: 100-continue",
+                )
             )
-            if row == f"x-amz-content-sha256: {'0' * 64}":  # a checksum, which only the whole body belies
+            if (
+                row == f"x-amz-content-sha256: {'0' * 64}"
+            ):  # a checksum, which only the whole body belies
                 assert wire.answer().status == 100
                 wire.send(b"hello" if framing == "length" else chunked(b"hello"))
             answer = wire.answer()
@@ -128,11 +157,20 @@ def test_an_upload_that_asks_for_what_is_not_carried_out_is_refused_before_its_b
 NOT_DELETED = {
     400: [
         *("?tagging", "?versionId=1", "?uploadId=x", "?x"),
-        *("Content-Range: bytes 0-1/2", "x-minio-force-delete: true", "x-amz-if-match-size: 9", "x-amz-mfa: 1 2"),
+        *(
+            "Content-Range: bytes 0-1/2",
+            "x-minio-force-delete: true",
+            "x-amz-if-match-size: 9",
+            "x-amz-mfa: 1 2",
+        ),
         *("x-amz-expected-bucket-owner: 1", "X-HTTP-Method-Override: GET", "If_Match: *"),
     ],
     501: [
-        *(f"{name}: {value}" for name in ("If-Match", "If-None-Match") for value in (MD5, OTHER, "*", "", f"W/{MD5}")),
+        *(
+            f"{name}: {value}"
+            for name in ("If-Match", "If-None-Match")
+            for value in (MD5, OTHER, "*", "", f"W/{MD5}")
+        ),
         *(f"If-Unmodified-Since: {date}" for date in (PAST, FUTURE, "")),
         "If: (<urn:uuid:181d4fae-7d8c-11d0-a765-00a0c91e6bf2>)",
     ],
@@ -189,7 +227,9 @@ def test_what_says_nothing_of_the_object_has_no_effect(gateway: Gateway, row: st
     assert gateway.get(id).status == 404
 
 
-@pytest.mark.parametrize("row", [row for row, _ in ROWS if row.startswith(("?", "x-amz-", "Content-Range"))])
+@pytest.mark.parametrize(
+    "row", [row for row, _ in ROWS if row.startswith(("?", "x-amz-", "Content-Range"))]
+)
 def test_reading_ignores_queries_and_what_writing_would_refuse(gateway: Gateway, row: str) -> None:
     id = store(gateway)
     for method in ("GET", "HEAD"):
@@ -200,7 +240,10 @@ def test_reading_ignores_queries_and_what_writing_would_refuse(gateway: Gateway,
 
 def test_if_match_comes_before_a_date_that_would_not_be_decided(gateway: Gateway) -> None:
     id = store(gateway)
-    headers = {"If-Match": MD5, "If-Unmodified-Since": PAST}  # RFC 9110, 13.2.2: the date isn't looked at
+    headers = {
+        "If-Match": MD5,
+        "If-Unmodified-Since": PAST,
+    }  # RFC 9110, 13.2.2: the date isn't looked at
     assert code(gateway.put(id, b"new", headers=headers)) == 200
     assert code(gateway.put(id, b"newer", headers=headers)) == 412
     assert gateway.get(id).body == b"new"
@@ -218,16 +261,25 @@ def test_an_upload_of_http_1_0_without_a_length_is_411_where_one_of_http_1_1_is_
 
 
 def test_a_form_that_is_put_is_stored_as_it_is(gateway: Gateway) -> None:
-    id, form = random_id(), b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nbytes\r\n--x--\r\n'
+    id, form = (
+        random_id(),
+        b'--x\r\nContent-Disposition: form-data; name="file"\r\n\r\nbytes\r\n--x--\r\n',
+    )
     gateway.put(id, form, headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert gateway.get(id).body == form
 
 
 @pytest.mark.parametrize("chunks", [False, True], ids=["length", "chunked"])
 @pytest.mark.parametrize("size", [0, 5, 100_000])
-def test_the_digest_with_which_s3_clients_sign_a_body_is_compared(gateway: Gateway, size: int, chunks: bool) -> None:
+def test_the_digest_with_which_s3_clients_sign_a_body_is_compared(
+    gateway: Gateway, size: int, chunks: bool
+) -> None:
     id, body, other = random_id(), pattern(size), hashlib.sha256(b"other").hexdigest()
-    for digest, status in ((other, 400), (hashlib.sha256(body).hexdigest().upper(), 200), ("UNSIGNED-PAYLOAD", 200)):
+    for digest, status in (
+        (other, 400),
+        (hashlib.sha256(body).hexdigest().upper(), 200),
+        ("UNSIGNED-PAYLOAD", 200),
+    ):
         sent = iter([body]) if chunks else body
         assert code(gateway.put(id, sent, headers={"x-amz-content-sha256": digest})) == status
         assert gateway.get(id).status == (200 if status == 200 else 404)

@@ -1,4 +1,6 @@
-"""Unit tests: nothing runs beside them, and what a run tells is about the change, not about its luck."""
+"""Unit tests: nothing runs beside them, and what a run tells is about the change, not about its
+luck.
+"""
 
 import tempfile
 
@@ -6,5 +8,7 @@ import hypothesis
 from hypothesis.configuration import set_hypothesis_home_dir
 
 set_hypothesis_home_dir(tempfile.gettempdir() + "/hypothesis")  # the checkout may be read-only
-hypothesis.settings.register_profile("unit", max_examples=200, deadline=None, database=None, derandomize=True)
+hypothesis.settings.register_profile(
+    "unit", max_examples=200, deadline=None, database=None, derandomize=True
+)
 hypothesis.settings.load_profile("unit")

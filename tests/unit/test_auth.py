@@ -31,7 +31,9 @@ SENT = [
 
 @pytest.mark.parametrize("writing", [False, True], ids=["reading", "writing"])
 @pytest.mark.parametrize(("sent", "reads", "writes"), SENT)
-def test_a_token_permits_what_it_says_and_no_other_does(sent: str, reads: int, writes: int, writing: bool) -> None:
+def test_a_token_permits_what_it_says_and_no_other_does(
+    sent: str, reads: int, writes: int, writing: bool
+) -> None:
     status = writes if writing else reads
     if not status:
         TOKENS.permit(sent, writing=writing)
@@ -39,4 +41,8 @@ def test_a_token_permits_what_it_says_and_no_other_does(sent: str, reads: int, w
     with pytest.raises(Refusal) as refusal:
         TOKENS.permit(sent, writing=writing)
     assert refusal.value.status == status
-    assert not [token for token in ("first", "second", "reader") if token in str(refusal.value.answer().headers)]
+    assert not [
+        token
+        for token in ("first", "second", "reader")
+        if token in str(refusal.value.answer().headers)
+    ]

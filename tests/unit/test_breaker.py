@@ -24,8 +24,8 @@ def clock() -> Iterator[mock.Mock]:
 def state_of(events: str, clock: mock.Mock) -> tuple[State, str]:
     """The state after these events, and how the last `admit` ended: admitted, trial or refused.
 
-    a: a request asks to be admitted; f: one failed; s: one succeeded; x: the trial was abandoned; a digit: so many
-    seconds pass; L: as long as a request may take.
+    a: a request asks to be admitted; f: one failed; s: one succeeded; x: the trial was abandoned; a
+    digit: so many seconds pass; L: as long as a request may take.
     """
     tested, admitted = Breaker("node", PAUSE, LONGEST), ""
     for event in events:

@@ -1,7 +1,8 @@
-"""What goes to a node and what comes from it, beside h11: as a server for our requests, as a client for its answers.
+"""What goes to a node and what comes from it, beside h11: as a server for our requests, as a client
+for its answers.
 
-A fake node is a real socket. Answers come over a SOCK_SEQPACKET pair, which keeps what was sent at once together, so
-that a test says where an answer is cut, and nothing hangs on time.
+A fake node is a real socket. Answers come over a SOCK_SEQPACKET pair, which keeps what was sent at
+once together, so that a test says where an answer is cut, and nothing hangs on time.
 """
 
 from __future__ import annotations
@@ -28,16 +29,20 @@ from gateway.settings import Settings
 Pairs = list[tuple[bytes, bytes]]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What we send
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 class Server(threading.Thread):
-    """A server on h11's judgement: it answers each request with 200, and asks for a body where it's waited for."""
+    """A server on h11's judgement: it answers each request with 200, and asks for a body where it's
+    waited for.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__()
         self.sock = sock
-        self.took: list[tuple[str, str, dict[str, str], bytes, bool]] = []  # ..., body, whether it was asked for
+        self.took: list[
+            tuple[str, str, dict[str, str], bytes, bool]
+        ] = []  # ..., body, whether it was asked for
         self.error: Exception | None = None
 
     def run(self) -> None:
@@ -58,7 +63,10 @@ class Server(threading.Thread):
             if event is h11.NEED_DATA:
                 if connection.they_are_waiting_for_100_continue:
                     asked = True
-                    self.sock.sendall(connection.send(h11.InformationalResponse(status_code=100, headers=[])) or b"")
+                    self.sock.sendall(
+                        connection.send(h11.InformationalResponse(status_code=100, headers=[]))
+                        or b""
+                    )
                 connection.receive_data(self.sock.recv(65536))
             elif isinstance(event, h11.Request):
                 method, target = event.method.decode(), event.target.decode()
@@ -69,7 +77,11 @@ class Server(threading.Thread):
                 body += event.data
             elif isinstance(event, h11.EndOfMessage):
                 self.took.append((method, target, headers, body, asked))
-                self.sock.sendall(connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")])))
+                self.sock.sendall(
+                    connection.send(
+                        h11.Response(status_code=200, headers=[("Content-Length", "0")])
+                    )
+                )
                 connection.send(h11.EndOfMessage())
                 return True
             else:
@@ -82,7 +94,9 @@ RECORD = Endpoint("node", "0", "127.0.0.1", 9000, "ring", "treepotato")
 
 @contextmanager
 def served() -> Iterator[tuple[Node, Connection, Server]]:
-    """A node, a connection to a server, and that server, which has read all when the block is over."""
+    """A node, a connection to a server, and that server, which has read all when the
+    block is over.
+    """
     ours, theirs = socket.socketpair()
     ours.settimeout(10)
     theirs.settimeout(10)
@@ -120,7 +134,8 @@ ids = strategies.text(string.ascii_letters + string.digits, min_size=1, max_size
 @settings(max_examples=100)
 @given(
     requests=strategies.lists(
-        strategies.tuples(strategies.sampled_from(["GET", "HEAD", "DELETE"]), ids, fields, sizes), max_size=4
+        strategies.tuples(strategies.sampled_from(["GET", "HEAD", "DELETE"]), ids, fields, sizes),
+        max_size=4,
     )
 )
 def test_every_request_to_a_node_is_one_that_h11_takes_as_it_was_meant(
@@ -130,7 +145,9 @@ def test_every_request_to_a_node_is_one_that_h11_takes_as_it_was_meant(
         node.ready = True
         for method, id, headers, size in requests:
             upload = None if size is None else Upload(io.BytesIO(b"x" * size), size)
-            request = Request(method if upload is None else "PUT", f"/objgw/{id}", headers, upload, "a1")
+            request = Request(
+                method if upload is None else "PUT", f"/objgw/{id}", headers, upload, "a1"
+            )
             assert node.exchange(connection, request).status == 200
     assert len(server.took) == len(requests)
     for (method, id, headers, size), took in zip(requests, server.took, strict=True):
@@ -139,7 +156,11 @@ def test_every_request_to_a_node_is_one_that_h11_takes_as_it_was_meant(
         assert took[:2] == (method if size is None else "PUT", f"/objgw/{id}")
         assert took[3:] == (b"x" * (size or 0), careful)
         meant = {name: value.strip(" \t") for name, value in headers.items()}
-        meant |= {"host": "127.0.0.1:9000", "x-amz-content-sha256": "UNSIGNED-PAYLOAD", "x-request-id": "a1"}
+        meant |= {
+            "host": "127.0.0.1:9000",
+            "x-amz-content-sha256": "UNSIGNED-PAYLOAD",
+            "x-request-id": "a1",
+        }
         if size is not None:
             meant["content-length"] = str(size)
         if careful:
@@ -153,7 +174,9 @@ def test_the_first_upload_makes_the_bucket_and_a_record_is_asked_for_without_it(
         record = Request("GET", "/objgw-layout/layout", {"if-none-match": '"a"'})
         assert node.ask(connection, record).status == 200
         for _ in range(2):
-            node.exchange(connection, Request("PUT", "/objgw/a", {}, Upload(io.BytesIO(b"body"), 4)))
+            node.exchange(
+                connection, Request("PUT", "/objgw/a", {}, Upload(io.BytesIO(b"body"), 4))
+            )
     assert [(method, target, body) for method, target, _, body, _ in server.took] == [
         ("GET", "/objgw-layout/layout", b""),
         ("PUT", "/objgw", b""),
@@ -162,9 +185,9 @@ def test_the_first_upload_makes_the_bucket_and_a_record_is_asked_for_without_it(
     ]
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What we take for an answer
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 @dataclass
 class Taken:
     """What somebody made of an answer; a name that comes twice has one value (RFC 9110, 5.3)."""
@@ -218,8 +241,12 @@ def h11s(method: str, pieces: list[bytes]) -> Taken | None:
     return None
 
 
-names = strategies.text(string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~", min_size=1, max_size=12).filter(
-    lambda name: name.lower() not in ("connection", "content-length", "transfer-encoding", "upgrade")
+names = strategies.text(
+    string.ascii_letters + string.digits + "!#$%&'*+-.^_`|~", min_size=1, max_size=12
+).filter(
+    lambda name: (
+        name.lower() not in ("connection", "content-length", "transfer-encoding", "upgrade")
+    )
 )
 ows = strategies.text(" \t", max_size=3)
 lines = strategies.tuples(names, ows, values, ows) | strategies.tuples(
@@ -238,7 +265,10 @@ def answers(draw: strategies.DrawFn) -> tuple[str, bytes]:
     """A method, and a valid answer to it with a length."""
     method, status, body = draw(methods), draw(statuses), draw(strategies.binary(max_size=300))
     head = [f"HTTP/1.1 {status}{draw(reasons)}"]
-    head += [f"{name}:{before}{value}{after}" for name, before, value, after in draw(strategies.lists(lines))]
+    head += [
+        f"{name}:{before}{value}{after}"
+        for name, before, value, after in draw(strategies.lists(lines))
+    ]
     head.insert(draw(strategies.integers(1, len(head))), f"Content-Length: {len(body)}")
     if method == "HEAD" or status in (204, 304):
         body = b""
@@ -248,14 +278,20 @@ def answers(draw: strategies.DrawFn) -> tuple[str, bytes]:
 def cut(data: bytes, places: list[int]) -> list[bytes]:
     """The data in pieces; a place is taken modulo its length."""
     ends = sorted({place % len(data) for place in places} - {0}) if data else []
-    return [data[start:end] for start, end in zip([0, *ends], [*ends, len(data)], strict=True) if start < end]
+    return [
+        data[start:end]
+        for start, end in zip([0, *ends], [*ends, len(data)], strict=True)
+        if start < end
+    ]
 
 
 places = strategies.lists(strategies.integers(0, 1000), max_size=6)
 
 
 @given(answer=answers(), places=places)
-def test_a_valid_answer_is_what_h11_makes_of_it(answer: tuple[str, bytes], places: list[int]) -> None:
+def test_a_valid_answer_is_what_h11_makes_of_it(
+    answer: tuple[str, bytes], places: list[int]
+) -> None:
     method, data = answer
     theirs = h11s(method, [data])
     assert theirs is not None
@@ -263,7 +299,9 @@ def test_a_valid_answer_is_what_h11_makes_of_it(answer: tuple[str, bytes], place
 
 
 @given(answer=answers(), places=places, end=strategies.integers(0, 1000))
-def test_an_answer_that_ends_early_is_refused(answer: tuple[str, bytes], places: list[int], end: int) -> None:
+def test_an_answer_that_ends_early_is_refused(
+    answer: tuple[str, bytes], places: list[int], end: int
+) -> None:
     method, data = answer
     data = data[: end % len(data)]
     assert h11s(method, [data]) is None
@@ -283,7 +321,8 @@ DAMAGE = strategies.sampled_from(
 @given(
     answer=answers(),
     damage=strategies.lists(
-        strategies.tuples(strategies.integers(0, 400), DAMAGE, strategies.integers(0, 2)), max_size=3
+        strategies.tuples(strategies.integers(0, 400), DAMAGE, strategies.integers(0, 2)),
+        max_size=3,
     ),
     places=places,
 )
@@ -303,7 +342,8 @@ STRICTER = {
     "a body in chunks: S3 gives each object and error a length": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
     ),
-    "a body that ends with the connection: nobody could tell whether it was cut": b"HTTP/1.1 200 OK\r\n\r\nhello",
+    "a body that ends with the connection: nobody could tell whether it was cut": b"HTTP/1.1 200 "
+    b"OK\r\n\r\nhello",
     "HTTP/1.0: no S3 server speaks it": b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello",
     "one length twice: RFC 9110, 8.6 allows to refuse it": (
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\nhello"
@@ -312,14 +352,17 @@ STRICTER = {
         b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello"
     ),
     "bare LF: RFC 9112, 2.2 allows to take it": b"HTTP/1.1 200 OK\nContent-Length: 5\n\nhello",
-    "a folded header: RFC 9112, 5.2": b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: 5\r\n\r\nhello",
+    "a folded header: RFC 9112, 5.2": b"HTTP/1.1 200 OK\r\nA: b\r\n c\r\nContent-Length: "
+    b"5\r\n\r\nhello",
     "a folded header with a colon: RFC 9112, 5.2": (
         b"HTTP/1.1 200 OK\r\nA: b\r\n c: d\r\nContent-Length: 5\r\n\r\nhello"
     ),
     "a bare LF within the headers: RFC 9112, 2.2 allows to take it": (
         b"HTTP/1.1 200 OK\r\nA: b\nContent-Length: 5\r\n\r\nhello"
     ),
-    "a control character in a value: RFC 9110, 5.5": (b"HTTP/1.1 200 OK\r\nA: b\x01\r\nContent-Length: 5\r\n\r\nhello"),
+    "a control character in a value: RFC 9110, 5.5": (
+        b"HTTP/1.1 200 OK\r\nA: b\x01\r\nContent-Length: 5\r\n\r\nhello"
+    ),
     "more than the length says: the connection isn't asked for more than one answer at a time": (
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello, world"
     ),
@@ -377,7 +420,9 @@ def test_two_lengths_are_refused_also_where_no_body_comes(second: int) -> None:
 @pytest.mark.parametrize("byte", ["\x85", "\xa0"])
 def test_only_blanks_and_tabs_are_white_space_around_a_value(byte: str) -> None:
     """RFC 9110, 5.5."""
-    data = f"HTTP/1.1 200 OK\r\nA: \t{byte}b{byte} \t\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
+    data = f"HTTP/1.1 200 OK\r\nA: \t{byte}b{byte} \t\r\nContent-Length: 0\r\n\r\n".encode(
+        "latin-1"
+    )
     taken = ours("GET", [data])
     assert taken is not None
     assert taken.headers["a"] == f"{byte}b{byte}"

@@ -10,7 +10,11 @@ import pytest
 
 from tests.harness.engine import CHECKOUT
 
-FILES = [CHECKOUT / "objgw.py", CHECKOUT / "objgwctl.py", *sorted((CHECKOUT / "gateway").rglob("*.py"))]
+FILES = [
+    CHECKOUT / "objgw.py",
+    CHECKOUT / "objgwctl.py",
+    *sorted((CHECKOUT / "gateway").rglob("*.py")),
+]
 
 
 def module(file: Path) -> str:

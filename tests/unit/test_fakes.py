@@ -1,4 +1,7 @@
-"""The record-keeper of fake nodes: it answers as S3 does. Here it is asked as a node is, on a socket of its own."""
+"""The record-keeper of fake nodes: it answers as S3 does.
+
+Here it is asked as a node is, on a socket of its own.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ class Handler(socketserver.StreamRequestHandler):
         while head := read_head(self.rfile):
             body = self.rfile.read(int(head[2].get("content-length", 0)))
             self.wfile.write(keep_record(*head, body) or b"HTTP/1.1 299 Other\\r\\nContent-Length: 0\\r\\n\\r\\n")
-"""
+"""  # noqa: E501
 KEY, BUCKET = "/objgw-layout/layout", "/objgw-layout"
 
 
@@ -46,7 +49,9 @@ def ask(
     node: http.client.HTTPConnection, method: str, path: str, body: bytes = b"", **conditions: str
 ) -> tuple[int, str | None, bytes]:
     """Status, ETag and body of the answer."""
-    node.request(method, path, body, {name.replace("_", "-"): value for name, value in conditions.items()})
+    node.request(
+        method, path, body, {name.replace("_", "-"): value for name, value in conditions.items()}
+    )
     answer = node.getresponse()
     return answer.status, answer.headers["ETag"], answer.read()
 
@@ -56,11 +61,18 @@ def test_before_its_bucket_is_made_there_is_none(node: http.client.HTTPConnectio
         status, _, body = ask(node, method, KEY)
         assert (status, body) == (404, b"<Error><Code>NoSuchBucket</Code></Error>")
     assert ask(node, "HEAD", BUCKET)[0] == 404
-    assert ask(node, "PUT", BUCKET)[0] == ask(node, "PUT", BUCKET)[0] == ask(node, "HEAD", BUCKET)[0] == 200
+    assert (
+        ask(node, "PUT", BUCKET)[0]
+        == ask(node, "PUT", BUCKET)[0]
+        == ask(node, "HEAD", BUCKET)[0]
+        == 200
+    )
     assert ask(node, "GET", KEY) == (404, None, b"<Error><Code>NoSuchKey</Code></Error>")
 
 
-CONDITIONS: list[tuple[str, dict[str, str], bytes | None, int]] = [  # method, conditions, what is stored, the status
+CONDITIONS: list[
+    tuple[str, dict[str, str], bytes | None, int]
+] = [  # method, conditions, what is stored, the status
     ("PUT", {"If_None_Match": "*"}, None, 200),
     ("PUT", {"If_None_Match": "*"}, b"old", 412),
     ("PUT", {"If_None_Match": etag(b"old")}, b"old", 412),
@@ -85,7 +97,11 @@ CONDITIONS: list[tuple[str, dict[str, str], bytes | None, int]] = [  # method, c
 
 @pytest.mark.parametrize(("method", "conditions", "stored", "status"), CONDITIONS)
 def test_conditions_are_decided_as_s3_decides_them(
-    node: http.client.HTTPConnection, method: str, conditions: dict[str, str], stored: bytes | None, status: int
+    node: http.client.HTTPConnection,
+    method: str,
+    conditions: dict[str, str],
+    stored: bytes | None,
+    status: int,
 ) -> None:
     ask(node, "PUT", BUCKET)
     if stored is not None:
@@ -97,7 +113,9 @@ def test_conditions_are_decided_as_s3_decides_them(
     after = b"new" if (method, status) == ("PUT", 200) else None if method == "DELETE" else stored
     found = ask(node, "GET", KEY)
     assert found == (
-        (404, None, b"<Error><Code>NoSuchKey</Code></Error>") if after is None else (200, etag(after), after)
+        (404, None, b"<Error><Code>NoSuchKey</Code></Error>")
+        if after is None
+        else (200, etag(after), after)
     )
 
 

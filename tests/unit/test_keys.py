@@ -13,7 +13,9 @@ MINIO = {"MINIO_ROOT_USER": "root", "MINIO_ROOT_PASSWORD": "root-password"}
 OLD = {"MINIO_ACCESS_KEY": "old", "MINIO_SECRET_KEY": "old-password"}
 RUSTFS = {"RUSTFS_ACCESS_KEY": "rust", "RUSTFS_SECRET_KEY": "rust-password"}
 
-FROM_ENV: list[tuple[dict[str, str], str, tuple[str, str]]] = [  # the environment, the image, access and secret key
+FROM_ENV: list[
+    tuple[dict[str, str], str, tuple[str, str]]
+] = [  # the environment, the image, access and secret key
     (MINIO, "", ("root", "root-password")),
     (OLD, "", ("old", "old-password")),
     (RUSTFS, "", ("rust", "rust-password")),
@@ -22,7 +24,11 @@ FROM_ENV: list[tuple[dict[str, str], str, tuple[str, str]]] = [  # the environme
     (OLD | {"MINIO_ROOT_USER": "half"}, "", ("old", "old-password")),
     (OLD | {"MINIO_ROOT_USER": "", "MINIO_ROOT_PASSWORD": ""}, "", ("old", "old-password")),
     ({"MINIO_ACCESS_KEY": "half"}, "", ("minioadmin", "minioadmin")),
-    ({"MINIO_ACCESS_KEY_FILE": "access_key", "MINIO_SECRET_KEY_FILE": "secret_key"}, "", ("minioadmin", "minioadmin")),
+    (
+        {"MINIO_ACCESS_KEY_FILE": "access_key", "MINIO_SECRET_KEY_FILE": "secret_key"},
+        "",
+        ("minioadmin", "minioadmin"),
+    ),
     ({}, "minio/minio", ("minioadmin", "minioadmin")),
     ({}, "rustfs/rustfs:latest", ("rustfsadmin", "rustfsadmin")),
     ({"MINIO_ACCESS_KEY": "a=b", "MINIO_SECRET_KEY": "c==d"}, "", ("a=b", "c==d")),
@@ -36,7 +42,9 @@ def test_the_first_pair_of_which_both_are_set_counts(
     assert keys_from_env(env, image) == expected
 
 
-def test_a_file_of_a_secret_takes_the_place_of_its_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_a_secret_takes_the_place_of_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(keys, "SECRETS", tmp_path)
     (tmp_path / "ours").write_text("of-the-file\n")
     (tmp_path / "blank").write_text(" \n")

@@ -1,4 +1,6 @@
-"""The layout's record and its rules: which memberships count, what a change makes, what two records say together."""
+"""The layout's record and its rules: which memberships count, what a change makes, what two records
+say together.
+"""
 
 from __future__ import annotations
 
@@ -41,30 +43,54 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
     "grown twice": (
         GROWN.joined(["0"], 202.0),
         Layout(
-            "one", 9, (Membership(5, 202.0 + SWITCH_SECONDS, ("0", "a", "b", "c", "d")), *GROWN.memberships), unrecorded=("0", "d")
+            "one",
+            9,
+            (Membership(5, 202.0 + SWITCH_SECONDS, ("0", "a", "b", "c", "d")), *GROWN.memberships),
+            unrecorded=("0", "d"),
         ),
     ),
     "grown by what was removed": (
         replace(ABC, removed=("d", "e")).joined(["d"], 200.0),
         Layout("one", 8, (NEW, *ABC.memberships), unrecorded=("d",), removed=("e",)),
     ),
-    "grown when all was moved": (replace(GROWN, moved=True).joined(["e"], 300.0), GROWN.joined(["e"], 300.0)),
+    "grown when all was moved": (
+        replace(GROWN, moved=True).joined(["e"], 300.0),
+        GROWN.joined(["e"], 300.0),
+    ),
     "shrunk": (
         ABC.without("b", 200.0),
-        Layout("one", 8, (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "c")), *ABC.memberships), removed=("b",)),
+        Layout(
+            "one",
+            8,
+            (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "c")), *ABC.memberships),
+            removed=("b",),
+        ),
     ),
     "shrunk by what was lost": (
         ABC.without("b", 200.0, lost=True),
-        Layout("one", 8, (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "c")), *ABC.memberships), lost=("b",)),
+        Layout(
+            "one",
+            8,
+            (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "c")), *ABC.memberships),
+            lost=("b",),
+        ),
     ),
     "shrunk by what has just joined": (
         GROWN.without("d", 201.0),
-        Layout("one", 9, (Membership(5, 201.0 + SWITCH_SECONDS, ("a", "b", "c")), *GROWN.memberships), removed=("d",)),
+        Layout(
+            "one",
+            9,
+            (Membership(5, 201.0 + SWITCH_SECONDS, ("a", "b", "c")), *GROWN.memberships),
+            removed=("d",),
+        ),
     ),
     "switched no earlier than before": (
         ABC.joined(["d"], 200.0).joined(["e"], 100.0),
         Layout(
-            "one", 9, (Membership(5, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d", "e")), *GROWN.memberships), unrecorded=("d", "e")
+            "one",
+            9,
+            (Membership(5, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d", "e")), *GROWN.memberships),
+            unrecorded=("d", "e"),
         ),
     ),
     "readmitted": (
@@ -77,7 +103,10 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
     ),
     "known": (GROWN.known(["d"]), Layout("one", 9, GROWN.memberships)),
     "known before": (GROWN.known(["a"]), GROWN),
-    "all moved": (GROWN.all_moved(), Layout("one", 9, GROWN.memberships, moved=True, unrecorded=("d",))),
+    "all moved": (
+        GROWN.all_moved(),
+        Layout("one", 9, GROWN.memberships, moved=True, unrecorded=("d",)),
+    ),
     "settled": (
         replace(GROWN, moved=True, lost=("b",), removed=("e",)).settle(),
         Layout("one", 9, (NEW,), unrecorded=("d",), removed=("e",)),
@@ -92,10 +121,17 @@ def test_a_change_of_the_layout_makes_what_the_table_says(change: str) -> None:
 
 
 def test_gateways_that_make_the_first_layout_at_once_leave_it_settled() -> None:
-    one, other = Layout.first("abc", unrecorded="abc"), Layout.first("abc", unrecorded="abc").known("c")
+    one, other = (
+        Layout.first("abc", unrecorded="abc"),
+        Layout.first("abc", unrecorded="abc").known("c"),
+    )
     merged = merge(one, other, 0.0)
     assert merged == merge(other, one, 5.0)
-    assert (merged.version, merged.memberships, merged.unrecorded) == (3, one.memberships, ("a", "b", "c"))
+    assert (merged.version, merged.memberships, merged.unrecorded) == (
+        3,
+        one.memberships,
+        ("a", "b", "c"),
+    )
     assert not merge(one, Layout.first("abcd"), 0.0).settled
 
 
@@ -211,13 +247,16 @@ BAD_RECORDS: dict[str, bytes] = {
     "a number": b"1",
     "a list": b"[]",
     "empty": b"{}",
-    **{f"without {name}": json.dumps({k: v for k, v in GOOD.items() if k != name}).encode() for name in GOOD},
+    **{f"without {name}": json.dumps({k: v for k,
+    v in GOOD.items() if k != name}).encode() for name in GOOD},
     **{
         f"{name}: {value}": json.dumps({**GOOD, name: value}).encode()
         for name, value in [
-            ("unknown", 1), ("version", "1"), ("version", None), ("origin", 1), ("node", None), ("removed", [1]),
+            ("unknown", 1), ("version", "1"), ("version", None), ("origin", 1), ("node", None),
+            ("removed", [1]),
             ("lost", None), ("spreads", []), ("spreads", [1]), ("spreads", [{}]),
-            ("spreads", [{"era": 1, "since": 0, "names": []}]), ("spreads", [{"era": 1, "since": 0, "names": [1]}]),
+            ("spreads", [{"era": 1, "since": 0, "names": []}]), ("spreads", [{"era": 1, "since": 0,
+            "names": [1]}]),
             ("spreads", [{"era": "1", "since": 0, "names": ["a"]}]),
             ("spreads", [{"era": 1, "since": None, "names": ["a"]}]),
         ]
@@ -239,9 +278,14 @@ NAMES = some.lists(some.sampled_from("abcdef"), min_size=1, unique=True).map(sor
 @some.composite
 def layouts(draw: Any) -> Layout:
     """Any layout that a few changes can make."""
-    layout = replace(Layout.first(draw(NAMES), anywhere=draw(some.booleans())), origin=draw(some.sampled_from("xy")))
+    layout = replace(
+        Layout.first(draw(NAMES), anywhere=draw(some.booleans())),
+        origin=draw(some.sampled_from("xy")),
+    )
     now = 0.0
-    for change in draw(some.lists(some.sampled_from(["join", "without", "lost", "known", "moved", "settle"]))):
+    for change in draw(
+        some.lists(some.sampled_from(["join", "without", "lost", "known", "moved", "settle"]))
+    ):
         now += draw(some.floats(0, 20))
         names = draw(NAMES)
         if change == "join":
@@ -290,5 +334,7 @@ def test_what_two_records_say_together_does_not_depend_on_their_order_and_forget
         assert homes(merged, "abc") is None
         assert not merged.settled
         assert merged.memberships[0].since == now + SWITCH_SECONDS
-        assert merged.memberships[0].epoch > max(membership.epoch for layout in (one, other) for membership in layout.memberships)
+        assert merged.memberships[0].epoch > max(
+            membership.epoch for layout in (one, other) for membership in layout.memberships
+        )
         assert not {*merged.removed, *merged.lost} & set(merged.names)

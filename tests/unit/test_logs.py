@@ -1,4 +1,6 @@
-"""Lines of the log: one form, which no text from outside can break, and pieces that other processes can't get into."""
+"""Lines of the log: one form, which no text from outside can break, and pieces that other processes
+can't get into.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ from contextlib import suppress
 import pytest
 
 from gateway.settings import Settings
-from gateway.status.logs import PIPE_BUF, REQUEST_ID, JsonFormatter, LineFormatter, Lines, log_settings, stamp
+from gateway.status.logs import (
+    PIPE_BUF,
+    REQUEST_ID,
+    JsonFormatter,
+    LineFormatter,
+    Lines,
+    log_settings,
+    stamp,
+)
 
 
 def record(message: str, *arguments: object, failed: bool = False) -> logging.LogRecord:
@@ -27,13 +37,18 @@ def record(message: str, *arguments: object, failed: bool = False) -> logging.Lo
     return made
 
 
-@pytest.mark.parametrize("outside", ["a\nb", "a\r\nb", "\x00", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u2029"])
+@pytest.mark.parametrize(
+    "outside", ["a\nb", "a\r\nb", "\x00", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u2029"]
+)
 def test_control_characters_of_a_message_never_reach_the_log(outside: str) -> None:
     line = LineFormatter().format(record("node %s", outside))
     assert line.startswith("1970-01-01T00:00:01.500Z WARNING objgw node ")
     assert re.fullmatch(r"[\x20-\x7e]*", line)
     assert len(JsonFormatter().format(record("node %s", outside)).splitlines()) == 1
-    assert json.loads(JsonFormatter().format(record("node %s", outside)))["message"] == f"node {outside}"
+    assert (
+        json.loads(JsonFormatter().format(record("node %s", outside)))["message"]
+        == f"node {outside}"
+    )
 
 
 def test_an_exception_comes_with_its_traceback() -> None:
@@ -60,14 +75,23 @@ def test_what_a_log_would_have_to_escape_is_no_request_id(id: str) -> None:
     assert not REQUEST_ID.fullmatch(id)
 
 
-@pytest.mark.parametrize(("form", "formatter"), [("text", "LineFormatter"), ("json", "JsonFormatter")])
+@pytest.mark.parametrize(
+    ("form", "formatter"), [("text", "LineFormatter"), ("json", "JsonFormatter")]
+)
 def test_the_setting_says_the_form_of_all_lines(form: str, formatter: str) -> None:
-    assert log_settings(Settings(log_format=form))["formatters"]["line"]["class"].endswith(f".{formatter}")
+    assert log_settings(Settings(log_format=form))["formatters"]["line"]["class"].endswith(
+        f".{formatter}"
+    )
 
 
 def test_lines_come_out_whole_and_in_order_in_pieces_that_a_pipe_takes_at_once() -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)  # keeps apart what was written at once
-    lines, wanted = Lines(ours.fileno()), [f"{number} {'x' * (number * 37 % 900)}\n" for number in range(60)]
+    ours, theirs = socket.socketpair(
+        socket.AF_UNIX, socket.SOCK_DGRAM
+    )  # keeps apart what was written at once
+    lines, wanted = (
+        Lines(ours.fileno()),
+        [f"{number} {'x' * (number * 37 % 900)}\n" for number in range(60)],
+    )
     for line in wanted:
         lines.add(line)
     lines.flush()

@@ -1,7 +1,7 @@
 """What several workers count together: exact, in both formats, and for longer than a worker lives.
 
-Each worker is a process of its own, as under gunicorn: prometheus_client decides when it is imported whether there are
-several.
+Each worker is a process of its own, as under gunicorn: prometheus_client decides when it is
+imported whether there are several.
 """
 
 from __future__ import annotations
@@ -85,7 +85,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StartWork
 
         def start_worker(number: int) -> ProcessPoolExecutor:
             return running.enter_context(
-                ProcessPoolExecutor(1, mp_context=spawn, initializer=metrics.count_as, initargs=(number,))
+                ProcessPoolExecutor(
+                    1, mp_context=spawn, initializer=metrics.count_as, initargs=(number,)
+                )
             )
 
         yield start_worker
@@ -120,10 +122,14 @@ def counted(worker: ProcessPoolExecutor) -> Samples:
 
 
 @pytest.mark.parametrize("accept", PARSERS)
-def test_whichever_worker_is_asked_shows_exactly_what_all_have_counted(start: StartWorker, accept: str) -> None:
+def test_whichever_worker_is_asked_shows_exactly_what_all_have_counted(
+    start: StartWorker, accept: str
+) -> None:
     workers = [start(number) for number in range(4)]
     times = [1000, 1002, 1004, 1006]
-    for counting in [worker.submit(count, each) for worker, each in zip(workers, times, strict=True)]:
+    for counting in [
+        worker.submit(count, each) for worker, each in zip(workers, times, strict=True)
+    ]:
         counting.result()
     shown = samples(workers[0], accept)
     assert sample(shown, "objgw_request_seconds_count", **REQUEST) == 4012
@@ -151,7 +157,9 @@ def test_every_metric_has_its_labels_in_both_formats(start: StartWorker, accept:
     assert shown == LISTED
 
 
-def test_what_a_killed_worker_had_counted_stays_and_its_successor_counts_on(start: StartWorker, tmp_path: Path) -> None:
+def test_what_a_killed_worker_had_counted_stays_and_its_successor_counts_on(
+    start: StartWorker, tmp_path: Path
+) -> None:
     killed, other = start(0), start(1)
     killed.submit(count, 10).result()
     other.submit(count, 10).result()

@@ -19,7 +19,8 @@ def test_without_a_limit_nothing_waits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rate", "jobs", "block"), [(0.0, 4, BLOCK), (1e9, 4, BLOCK), (80_000.0, 4, 20_000), (100.0, 4, 1024)]
+    ("rate", "jobs", "block"),
+    [(0.0, 4, BLOCK), (1e9, 4, BLOCK), (80_000.0, 4, 20_000), (100.0, 4, 1024)],
 )
 def test_a_block_takes_about_a_second_of_a_jobs_share(rate: float, jobs: int, block: int) -> None:
     assert Throttle(rate, jobs).block == block
@@ -27,12 +28,16 @@ def test_a_block_takes_about_a_second_of_a_jobs_share(rate: float, jobs: int, bl
 
 def test_threads_share_the_limit() -> None:
     throttle, began = Throttle(100_000, 4), time.monotonic()
-    threads = [threading.Thread(target=throttle.take, args=(20_000, threading.Event())) for _ in range(4)]
+    threads = [
+        threading.Thread(target=throttle.take, args=(20_000, threading.Event())) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert time.monotonic() - began > 0.65  # 0.8 seconds, of which a tenth of one is given in advance
+    assert (
+        time.monotonic() - began > 0.65
+    )  # 0.8 seconds, of which a tenth of one is given in advance
 
 
 def test_who_waits_is_told_to_stop_at_once() -> None:

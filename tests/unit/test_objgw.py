@@ -1,4 +1,6 @@
-"""objgw.py: the WSGI callable, where it needs no node. webtest checks each answer against the WSGI specification."""
+"""objgw.py: the WSGI callable, where it needs no node. webtest checks each answer against the WSGI
+specification.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ def test_importing_the_module_starts_nothing_and_asks_docker_nothing() -> None:
     relay = DockerRelay()
     script = "import objgw, threading; assert callable(objgw.app); print(threading.active_count())"
     env = {**os.environ, "DOCKER_HOST": f"tcp://127.0.0.1:{relay.port}"}
-    done = subprocess.run([sys.executable, "-c", script], cwd=CHECKOUT, env=env, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=CHECKOUT, env=env, capture_output=True, text=True
+    )
     relay.close()
     assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
     assert relay.connections == 0
@@ -72,12 +76,24 @@ def test_what_needs_no_node_is_refused_with_a_problem_document(
     assert answer.content_type == "application/problem+json"
     assert not header or answer.headers[header]
     if method != "HEAD":
-        assert (answer.json["status"], bool(answer.json["title"]), bool(answer.json["detail"])) == (status, True, True)
+        assert (answer.json["status"], bool(answer.json["title"]), bool(answer.json["detail"])) == (
+            status,
+            True,
+            True,
+        )
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/object/abc"), ("PUT", "/object/abc"), ("GET", "/metrics")])
-def test_where_there_are_tokens_no_other_may_be_sent(guarded: webtest.TestApp, method: str, path: str) -> None:
-    for sent, status in (({}, 401), ({"Authorization": "Bearer other"}, 401), ({"Authorization": "Bearer reader"}, 0)):
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/object/abc"), ("PUT", "/object/abc"), ("GET", "/metrics")]
+)
+def test_where_there_are_tokens_no_other_may_be_sent(
+    guarded: webtest.TestApp, method: str, path: str
+) -> None:
+    for sent, status in (
+        ({}, 401),
+        ({"Authorization": "Bearer other"}, 401),
+        ({"Authorization": "Bearer reader"}, 0),
+    ):
         answer = guarded.request(path, method=method, headers=sent, expect_errors=True)
         if status or method == "PUT":
             assert answer.status_int == (status or 403)

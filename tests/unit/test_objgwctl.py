@@ -13,7 +13,9 @@ from objgwctl import bandwidth, parse, positive
 from tests.harness.engine import CHECKOUT
 
 
-def test_objgwctl_gives_its_help_also_with_a_setting_that_can_not_be_used_and_names_it_only_where_it_matters() -> None:
+def test_objgwctl_gives_its_help_also_with_a_setting_that_can_not_be_used_and_names_it_only_where_it_matters() -> (  # noqa: E501
+    None
+):
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "OBJGW_NODE_PORT": "abc"}
         command = [sys.executable, "objgwctl.py", *arguments]
@@ -28,10 +30,19 @@ def test_objgwctl_gives_its_help_also_with_a_setting_that_can_not_be_used_and_na
 
 @pytest.mark.parametrize(
     ("text", "rate"),
-    [("1", 1), ("20M", 20 * 2**20), ("1.5k", 1536), ("2 GiB/s", None), ("3GiB/s", 3 * 2**30), ("4mb", 4 * 2**20)]
+    [
+        ("1", 1),
+        ("20M", 20 * 2**20),
+        ("1.5k", 1536),
+        ("2 GiB/s", None),
+        ("3GiB/s", 3 * 2**30),
+        ("4mb", 4 * 2**20),
+    ]
     + [(wrong, None) for wrong in ("", "0", "0.0M", "-1", "M", "1T", "1e3", "20M/min")],
 )
-def test_a_bandwidth_is_a_number_of_bytes_a_second_or_refused(text: str, rate: float | None) -> None:
+def test_a_bandwidth_is_a_number_of_bytes_a_second_or_refused(
+    text: str, rate: float | None
+) -> None:
     if rate is None:
         with pytest.raises(argparse.ArgumentTypeError, match="for example 20M"):
             bandwidth(text)
@@ -39,7 +50,9 @@ def test_a_bandwidth_is_a_number_of_bytes_a_second_or_refused(text: str, rate: f
         assert bandwidth(text) == rate
 
 
-@pytest.mark.parametrize(("text", "jobs"), [("1", 1), ("256", 256), ("0", 0), ("257", 0), ("-1", 0), ("x", 0), ("", 0)])
+@pytest.mark.parametrize(
+    ("text", "jobs"), [("1", 1), ("256", 256), ("0", 0), ("257", 0), ("-1", 0), ("x", 0), ("", 0)]
+)
 def test_a_number_of_jobs_is_1_to_256_or_refused(text: str, jobs: int) -> None:
     if jobs:
         assert positive(text) == jobs
@@ -73,6 +86,12 @@ def test_wrong_usage_is_exit_code_2_and_says_how_it_goes(
 
 def test_each_command_has_what_it_is_given() -> None:
     given = parse(["remove", "node-2", "--lost", "--yes", "--jobs", "3", "--limit", "1M", "--json"])
-    assert (given.command, given.name, given.lost, given.yes, given.json) == ("remove", "node-2", True, True, True)
+    assert (given.command, given.name, given.lost, given.yes, given.json) == (
+        "remove",
+        "node-2",
+        True,
+        True,
+        True,
+    )
     assert (given.jobs, given.limit, given.wait, given.no_rebalance) == (3, 2**20, False, False)
     assert parse(["rebalance"]).limit == 0

@@ -20,14 +20,19 @@ def test_an_id_has_the_owner_that_the_formula_says(count: int) -> None:
         assert owner_name(names, id) == owner(id, names)
 
 
-IDS = strategies.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", min_size=1, max_size=32)
+IDS = strategies.text(
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789", min_size=1, max_size=32
+)
 
 
 @hypothesis.given(IDS, strategies.integers(1, 64))
 def test_the_owner_is_the_digest_as_a_number_modulo_the_nodes(object_id: str, nodes: int) -> None:
     assert OBJECT_ID.fullmatch(object_id)
     names = [f"node-{number:02}" for number in range(nodes)]
-    assert owner_name(names, object_id) == names[int(hashlib.sha256(object_id.encode()).hexdigest(), 16) % nodes]
+    assert (
+        owner_name(names, object_id)
+        == names[int(hashlib.sha256(object_id.encode()).hexdigest(), 16) % nodes]
+    )
 
 
 def test_ids_are_spread_evenly() -> None:

@@ -16,9 +16,9 @@ from gateway.objects.semantics import precondition, reading
 
 OK, NOT_MODIFIED, FAILED = HTTPStatus.OK, HTTPStatus.NOT_MODIFIED, HTTPStatus.PRECONDITION_FAILED
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Dates
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 moments = strategies.integers(0, 4102444800)  # until 2100
 
 
@@ -37,7 +37,9 @@ def asctime_date(moment: int) -> str:
 def dates(of: strategies.SearchStrategy[int]) -> strategies.SearchStrategy[str]:
     """Moments of these in one of the two formats that can tell the century."""
     return strategies.builds(
-        lambda write, moment: write(moment), strategies.sampled_from([imf_fixdate, asctime_date]), of
+        lambda write, moment: write(moment),
+        strategies.sampled_from([imf_fixdate, asctime_date]),
+        of,
     )
 
 
@@ -52,14 +54,20 @@ def test_a_date_in_each_format_is_the_moment_that_werkzeug_takes_it_for(moment: 
         assert http_time(text) == werkzeugs_time(text) == moment
 
 
-@given(strategies.integers(946684800, 2461449600))  # 2000 to 2048: what 50 years from now is moves with the clock
-def test_a_date_with_two_digits_of_the_year_is_the_moment_that_werkzeug_takes_it_for(moment: int) -> None:
-    """They differ on other years: Python takes 69 for 1969, RFC 9110, 5.6.7 what is more than 50 years ahead."""
+@given(
+    strategies.integers(946684800, 2461449600)
+)  # 2000 to 2048: what 50 years from now is moves with the clock
+def test_a_date_with_two_digits_of_the_year_is_the_moment_that_werkzeug_takes_it_for(
+    moment: int,
+) -> None:
+    """They differ on other years: Python takes 69 for 1969, RFC 9110, 5.6.7 what is more than 50
+    years ahead.
+    """
     assert http_time(rfc850(moment)) == werkzeugs_time(rfc850(moment)) == moment
 
 
-# What werkzeug takes for a date, by Python's parser of mail, and HTTP doesn't (RFC 9110, 5.6.7): what came of it is
-# a condition, and 13.1.3 has a recipient ignore one that is no HTTP-date.
+# What werkzeug takes for a date, by Python's parser of mail, and HTTP doesn't (RFC 9110, 5.6.7):
+# what came of it is a condition, and 13.1.3 has a recipient ignore one that is no HTTP-date.
 LAXER_DATES = [
     "Sun, 06 Nov 1994 08:49:37 +0900",
     "Sun, 06 Nov 1994 08:49:37",
@@ -78,24 +86,33 @@ def test_what_werkzeug_takes_for_a_date_and_http_does_not(text: str) -> None:
     assert http_time(text) is None
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Conditions
-# ---------------------------------------------------------------------------------------------------------------------
-opaque = strategies.text("abc,;*W/!#%\xe4", min_size=1, max_size=2)  # few letters, so that some are equal
+# --------------------------------------------------------------------------------------------------
+opaque = strategies.text(
+    "abc,;*W/!#%\xe4", min_size=1, max_size=2
+)  # few letters, so that some are equal
 etags = opaque.map(lambda text: f'"{text}"')
 listed = strategies.lists(
-    strategies.builds(lambda weak, etag: f"{weak}{etag}", strategies.sampled_from(["", "W/"]), etags),
+    strategies.builds(
+        lambda weak, etag: f"{weak}{etag}", strategies.sampled_from(["", "W/"]), etags
+    ),
     min_size=1,
     max_size=4,
 )
 commas = strategies.sampled_from([",", ", ", " ,", "\t,  ", " , "])
-lists = strategies.just("*") | strategies.builds(lambda comma, each: comma.join(each), commas, listed)
+lists = strategies.just("*") | strategies.builds(
+    lambda comma, each: comma.join(each), commas, listed
+)
 near = strategies.integers(10**9, 10**9 + 3)
-not_dates = strategies.sampled_from(["", "0", "yesterday", "Sun, 99 Nov 1994 08:49:37 GMT", '"a"', "*"])
+not_dates = strategies.sampled_from(
+    ["", "0", "yesterday", "Sun, 99 Nov 1994 08:49:37 GMT", '"a"', "*"]
+)
 
 
 def matches(value: str, etag: str) -> bool:
-    """If-Match by werkzeug's reading of the list; the strong comparison, and `*` for any (RFC 9110, 13.1.1).
+    """If-Match by werkzeug's reading of the list; the strong comparison, and `*` for any (RFC 9110,
+    13.1.1).
 
     Its own `is_resource_modified` takes `*` for no match at all.
     """
@@ -152,7 +169,9 @@ def test_conditions_are_decided_as_by_the_steps_of_the_rfc_on_werkzeugs_parsers(
 @given(value=lists, etag=etags)
 def test_if_none_match_is_decided_as_werkzeug_decides_it(value: str, etag: str) -> None:
     changed = is_resource_modified({"HTTP_IF_NONE_MATCH": value, "REQUEST_METHOD": "GET"}, etag)
-    assert precondition({"if-none-match": value}, {"etag": etag}) == (OK if changed else NOT_MODIFIED)
+    assert precondition({"if-none-match": value}, {"etag": etag}) == (
+        OK if changed else NOT_MODIFIED
+    )
 
 
 @given(value=lists.filter(lambda value: value != "*"), etag=etags)
@@ -164,12 +183,15 @@ def test_if_match_is_decided_as_werkzeug_decides_it(value: str, etag: str) -> No
 @given(value=dates(near) | not_dates, modified=near)
 def test_if_modified_since_is_decided_as_werkzeug_decides_it(value: str, modified: int) -> None:
     at = datetime.fromtimestamp(modified, UTC)
-    changed = is_resource_modified({"HTTP_IF_MODIFIED_SINCE": value, "REQUEST_METHOD": "GET"}, '"a"', last_modified=at)
+    changed = is_resource_modified(
+        {"HTTP_IF_MODIFIED_SINCE": value, "REQUEST_METHOD": "GET"}, '"a"', last_modified=at
+    )
     answer = {"etag": '"a"', "last-modified": imf_fixdate(modified)}
     assert precondition({"if-modified-since": value}, answer) == (OK if changed else NOT_MODIFIED)
 
 
-# Where werkzeug's `is_resource_modified` differs on an object '"a"' of 2001-09-09: the conditions, ours, and why.
+# Where werkzeug's `is_resource_modified` differs on an object '"a"' of 2001-09-09: the conditions,
+# ours, and why.
 SINCE = imf_fixdate(10**9)
 BEFORE = imf_fixdate(10**9 - 1)
 DIFFERENT_CONDITIONS = {
@@ -182,11 +204,20 @@ DIFFERENT_CONDITIONS = {
         {"if-match": '"a"', "if-none-match": '"a"'},
         NOT_MODIFIED,
     ),
-    "13.2.2: a GET whose If-Unmodified-Since is false fails": ({"if-unmodified-since": BEFORE}, FAILED),
+    "13.2.2: a GET whose If-Unmodified-Since is false fails": (
+        {"if-unmodified-since": BEFORE},
+        FAILED,
+    ),
     "8.8.3: an ETag is in quotes": ({"if-none-match": "a"}, OK),
     "8.8.3: W/ is in capitals": ({"if-none-match": 'w/"b", "b"'}, OK),
-    "13.1.3: what is no HTTP-date is ignored": ({"if-modified-since": "Sun, 9 Sep 2001 01:46:40 GMT"}, OK),
-    "13.1.3: a zone isn't part of an HTTP-date": ({"if-modified-since": "Sun, 09 Sep 2001 01:46:40 -0900"}, OK),
+    "13.1.3: what is no HTTP-date is ignored": (
+        {"if-modified-since": "Sun, 9 Sep 2001 01:46:40 GMT"},
+        OK,
+    ),
+    "13.1.3: a zone isn't part of an HTTP-date": (
+        {"if-modified-since": "Sun, 09 Sep 2001 01:46:40 -0900"},
+        OK,
+    ),
 }
 
 
@@ -218,7 +249,10 @@ def test_a_condition_goes_to_the_node_only_where_it_is_alone_and_s3_decides_it_a
     conditions: dict[str, str], method: str
 ) -> None:
     headers, decided_here = reading(method, conditions)
-    given = {name.removeprefix("HTTP_").replace("_", "-").lower(): value for name, value in conditions.items()}
+    given = {
+        name.removeprefix("HTTP_").replace("_", "-").lower(): value
+        for name, value in conditions.items()
+    }
     assert {**headers, **decided_here} == given
     for name, value in headers.items():
         assert len(headers) == 1
@@ -228,12 +262,14 @@ def test_a_condition_goes_to_the_node_only_where_it_is_alone_and_s3_decides_it_a
             assert moment is not None
             assert value == imf_fixdate(moment)
         else:
-            assert value == "*" or (value.count('"') == 2 and value[0] == value[-1] == '"' and "," not in value)
+            assert value == "*" or (
+                value.count('"') == 2 and value[0] == value[-1] == '"' and "," not in value
+            )
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Ranges
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def range_of(value: str, length: int) -> tuple[int, int | None] | None:
     """The one range of an object of this length by werkzeug's reading."""
     parsed = parse_range_header(value)
@@ -246,10 +282,14 @@ def handed_on(value: str) -> str | None:
 
 
 numbers = strategies.integers(0, 30) | strategies.integers(0, 10**18 - 1)
-digits = strategies.builds(lambda zeros, number: f"{'0' * zeros}{number}"[-18:], strategies.integers(0, 2), numbers)
+digits = strategies.builds(
+    lambda zeros, number: f"{'0' * zeros}{number}"[-18:], strategies.integers(0, 2), numbers
+)
 maybe_digits = digits | strategies.just("")
 units = strategies.sampled_from(["bytes", "Bytes", "BYTES"])
-specs = strategies.builds(lambda first, last: f"{first}-{last}", digits, maybe_digits) | digits.map("-{}".format)
+specs = strategies.builds(lambda first, last: f"{first}-{last}", digits, maybe_digits) | digits.map(
+    "-{}".format
+)
 lengths = strategies.integers(0, 40)
 
 
@@ -290,7 +330,10 @@ pieces = strategies.lists(
 ).map("".join)
 
 
-@given(value=pieces | strategies.builds(lambda spec, tail: f"bytes={spec}{tail}", specs, pieces), length=lengths)
+@given(
+    value=pieces | strategies.builds(lambda spec, tail: f"bytes={spec}{tail}", specs, pieces),
+    length=lengths,
+)
 def test_nothing_is_handed_on_that_werkzeug_reads_otherwise(value: str, length: int) -> None:
     handed = handed_on(value)
     if handed is not None:

@@ -98,8 +98,12 @@ def test_what_stops_the_start_stops_objgw_itself(env: dict[str, str]) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (STOPPED, "", assert_stops(env, *env))
 
 
-@pytest.mark.parametrize(("name", "value"), [(n, value) for n in WRONG_SETTINGS for value in WRONG_SETTINGS[n]])
-def test_a_setting_that_can_not_be_used_stops_the_start_with_one_line_that_names_it(name: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"), [(n, value) for n in WRONG_SETTINGS for value in WRONG_SETTINGS[n]]
+)
+def test_a_setting_that_can_not_be_used_stops_the_start_with_one_line_that_names_it(
+    name: str, value: str
+) -> None:
     line = assert_stops({name: value}, name)
     assert "TOKENS" not in name or not value.strip() or value not in line  # a token is in no log
 
@@ -150,7 +154,8 @@ def test_a_file_gives_each_setting_the_value_that_a_variable_gives_it(tmp_path: 
         (tmp_path / name).write_text(f"{value}\n")
     script = (
         "import objgw, gateway.status.logs as logs\n"
-        "print(objgw.app.settings, objgw.app.settings.tokens, logs.log_settings(objgw.app.settings))"
+        "print(objgw.app.settings, objgw.app.settings.tokens, "
+        "logs.log_settings(objgw.app.settings))"
     )
     by_file = python(script, {f"{name}_FILE": str(tmp_path / name) for name in wanted})
     assert "JsonFormatter" in by_file.stdout

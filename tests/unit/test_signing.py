@@ -1,4 +1,5 @@
-"""Signatures (SigV4) of what goes to the nodes, beside those of botocore, of minio-py and of AWS's own examples.
+"""Signatures (SigV4) of what goes to the nodes, beside those of botocore, of minio-py and of AWS's
+own examples.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/sig-v4-header-based-auth.html
 """
@@ -30,9 +31,9 @@ DIGEST = "x-amz-content-sha256"
 EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256 of nothing
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # Requests to be signed
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def bounded(alphabet: str, least: int = 0, most: int = 40) -> strategies.SearchStrategy[str]:
     return strategies.text(alphabet, min_size=least, max_size=most)
 
@@ -53,10 +54,12 @@ records = strategies.builds(
 )
 moments = strategies.integers(946684800, 4102444800)  # 2000 to 2100
 paths = bounded(UNRESERVED, 1).map(lambda id: f"/objgw/{id}")
-queries = strategies.dictionaries(bounded(UNRESERVED + "-", 1, 12), bounded(PRINTABLE + " ", 0, 12), max_size=4).map(
-    lambda query: "&".join(f"{name}={quote(query[name], safe='-_.~')}" for name in sorted(query))
+queries = strategies.dictionaries(
+    bounded(UNRESERVED + "-", 1, 12), bounded(PRINTABLE + " ", 0, 12), max_size=4
+).map(lambda query: "&".join(f"{name}={quote(query[name], safe='-_.~')}" for name in sorted(query)))
+targets = strategies.builds(
+    lambda path, query: f"{path}?{query}" if query else path, paths, queries
 )
-targets = strategies.builds(lambda path, query: f"{path}?{query}" if query else path, paths, queries)
 blank = strategies.sampled_from([" ", "  ", "   "])
 words = strategies.lists(bounded(PRINTABLE, 1, 8), max_size=4)
 
@@ -68,10 +71,26 @@ def spaced(draw: strategies.DrawFn) -> str:
 
 
 signed_names = strategies.sampled_from(
-    ["x-amz-checksum-crc32", "x-amz-checksum-sha256", "x-amz-checksum-crc64nvme", "x-amz-meta-a", "x-amz-meta-objgw-e"]
-) | bounded(string.ascii_lowercase + string.digits + "-.", 1, 10).map(lambda rest: f"x-amz-meta-{rest}")
+    [
+        "x-amz-checksum-crc32",
+        "x-amz-checksum-sha256",
+        "x-amz-checksum-crc64nvme",
+        "x-amz-meta-a",
+        "x-amz-meta-objgw-e",
+    ]
+) | bounded(string.ascii_lowercase + string.digits + "-.", 1, 10).map(
+    lambda rest: f"x-amz-meta-{rest}"
+)
 unsigned_names = strategies.sampled_from(
-    ["cache-control", "content-disposition", "content-md5", "content-type", "expires", "if-none-match", "range"]
+    [
+        "cache-control",
+        "content-disposition",
+        "content-md5",
+        "content-type",
+        "expires",
+        "if-none-match",
+        "range",
+    ]
 )
 kept = strategies.builds(
     lambda signed, unsigned, digest: {**signed, **unsigned, **({DIGEST: digest} if digest else {})},
@@ -82,9 +101,9 @@ kept = strategies.builds(
 bodies = strategies.none() | strategies.sampled_from([0, 1, 70_000])
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # What goes out, and what the others make of it
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 def head_of(signer: Signer, request: Request, moment: int) -> bytes:
     """The request line and headers that the node is sent at a moment (seconds since 1970)."""
     with mock.patch("time.time", return_value=moment + 0.9):
@@ -108,7 +127,9 @@ def signed_part(headers: Headers) -> Headers:
 
 def botocores(record: Endpoint, method: str, target: str, headers: Headers, moment: int) -> str:
     request = AWSRequest(method, f"http://{headers['host']}{target}", dict(headers))
-    signer = botocore.auth.S3SigV4Auth(BotocoreCredentials(record.access_key, record.secret_key), "s3", record.region)
+    signer = botocore.auth.S3SigV4Auth(
+        BotocoreCredentials(record.access_key, record.secret_key), "s3", record.region
+    )
     signer.payload = lambda _request: headers[DIGEST]  # it would hash a body
     now = datetime.fromtimestamp(moment, UTC)
     with mock.patch.object(botocore.auth, "get_current_datetime", return_value=now):
@@ -133,7 +154,11 @@ def minios(record: Endpoint, method: str, target: str, headers: Headers, moment:
     record=records,
     calls=strategies.lists(
         strategies.tuples(
-            moments, strategies.sampled_from(["GET", "HEAD", "PUT", "DELETE", "POST"]), targets, kept, bodies
+            moments,
+            strategies.sampled_from(["GET", "HEAD", "PUT", "DELETE", "POST"]),
+            targets,
+            kept,
+            bodies,
         ),
         min_size=1,
         max_size=4,
@@ -143,7 +168,13 @@ def test_every_request_is_signed_as_botocore_and_minio_py_sign_it(
     record: Endpoint, calls: list[tuple[int, str, str, Headers, int | None]]
 ) -> None:
     signer = Signer(record)
-    for moment, method, target, headers, size in calls:  # one signer: what it keeps of the day mustn't outlive it
+    for (
+        moment,
+        method,
+        target,
+        headers,
+        size,
+    ) in calls:  # one signer: what it keeps of the day mustn't outlive it
         upload = None if size is None else Upload(io.BytesIO(bytes(size)), size)
         line, sent = parsed(head_of(signer, Request(method, target, headers, upload), moment))
         assert line == f"{method} {target} HTTP/1.1"
@@ -154,7 +185,12 @@ def test_every_request_is_signed_as_botocore_and_minio_py_sign_it(
             assert sent["authorization"] == sign(record, method, target, signed_part(sent), moment)
 
 
-@given(record=records, moment=moments, method=strategies.sampled_from(["GET", "HEAD", "DELETE"]), path=paths)
+@given(
+    record=records,
+    moment=moments,
+    method=strategies.sampled_from(["GET", "HEAD", "DELETE"]),
+    path=paths,
+)
 def test_a_request_without_headers_is_signed_like_every_other(
     record: Endpoint, moment: int, method: str, path: str
 ) -> None:
@@ -166,18 +202,28 @@ def test_a_request_without_headers_is_signed_like_every_other(
 
 
 @given(record=records, moment=moments, value=bounded(PRINTABLE + " \t"))
-def test_tabs_in_a_signed_value_are_blanks_as_botocore_takes_them(record: Endpoint, moment: int, value: str) -> None:
-    """MinIO's server takes them so too (`signV4TrimAll` is Go's `strings.Fields`); minio-py leaves them as they are."""
+def test_tabs_in_a_signed_value_are_blanks_as_botocore_takes_them(
+    record: Endpoint, moment: int, value: str
+) -> None:
+    """MinIO's server takes them so too (`signV4TrimAll` is Go's `strings.Fields`); minio-py leaves
+    them as they are.
+    """
     request = Request("PUT", "/objgw/a", {"x-amz-meta-a": value}, Upload(io.BytesIO(), 0))
     _, sent = parsed(head_of(Signer(record), request, moment))
     assert sent["authorization"] == botocores(record, "PUT", "/objgw/a", signed_part(sent), moment)
 
 
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 # AWS's examples: their keys, their day, what they say comes out
-# ---------------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 EXAMPLE = Endpoint(
-    "node", "0", "0", 80, "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1"
+    "node",
+    "0",
+    "0",
+    80,
+    "AKIAIOSFODNN7EXAMPLE",
+    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
+    "us-east-1",
 )
 EXAMPLE_MOMENT = 1369353600  # 20130524T000000Z
 # The SHA-256 of the canonical request, and the signature.
@@ -217,11 +263,16 @@ def test_a_canonical_request_of_awss_examples_has_their_signature(row: str) -> N
 
 @pytest.mark.parametrize(
     ("row", "target"),
-    [("GET bucket lifecycle", "/?lifecycle="), ("GET bucket (list objects)", "/?max-keys=2&prefix=J")],
+    [
+        ("GET bucket lifecycle", "/?lifecycle="),
+        ("GET bucket (list objects)", "/?max-keys=2&prefix=J"),
+    ],
 )
 def test_a_request_of_awss_examples_has_their_signature(row: str, target: str) -> None:
     """The two that sign no other headers than the gateway does: not Range, not Date."""
-    _, sent = parsed(head_of(example_signer(), Request("GET", target, {DIGEST: EMPTY}), EXAMPLE_MOMENT))
+    _, sent = parsed(
+        head_of(example_signer(), Request("GET", target, {DIGEST: EMPTY}), EXAMPLE_MOMENT)
+    )
     assert sent["authorization"] == (
         "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, "
         f"SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={EXAMPLES[row][1]}"

@@ -20,15 +20,26 @@ def answer(status: int, body: bytes = b"", code: str = "") -> Reply:
 
 OWN, OTHERS = answer(200, LAYOUT.dump("node-1")), answer(200, LAYOUT.dump("node-2"))
 NOT_CHANGED, MISSING = answer(304), answer(404, code="NoSuchKey")
-# The answers to the looks, whether a request may go to the node, what is said of it otherwise, and of its trouble.
+# The answers to the looks, whether a request may go to the node, what is said of it otherwise, and
+# of its trouble.
 LOOKS: dict[str, tuple[list[Reply], bool, str, str]] = {
     "its record": ([OWN], True, "", ""),
     "its record, as before": ([OWN, NOT_CHANGED], True, "", ""),
     "not changed, and never read": ([NOT_CHANGED], False, "refuses", ""),
     "another's record": ([OTHERS], False, "belongs to another", "holds what belongs to node-2"),
-    "another's record by now": ([OWN, OTHERS], False, "belongs to another", "holds what belongs to node-2"),
+    "another's record by now": (
+        [OWN, OTHERS],
+        False,
+        "belongs to another",
+        "holds what belongs to node-2",
+    ),
     "lost": ([OWN, MISSING], False, "lost what it held", "lost what it held"),
-    "lost with its bucket": ([OWN, answer(404, code="NoSuchBucket")], False, "lost what it held", "lost"),
+    "lost with its bucket": (
+        [OWN, answer(404, code="NoSuchBucket")],
+        False,
+        "lost what it held",
+        "lost",
+    ),
     "back": ([OWN, MISSING, OWN], True, "", ""),
     "a page of a web server": ([answer(200, b"<html>")], False, "can't be read", ""),
     "a page that isn't there": ([answer(404)], False, "refuses", ""),

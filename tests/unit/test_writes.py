@@ -1,4 +1,6 @@
-"""What a PUT or DELETE may ask for: tables of requests, as WSGI has them, and what of each goes to the node."""
+"""What a PUT or DELETE may ask for: tables of requests, as WSGI has them, and what of each goes to
+the node.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,12 @@ DIGEST = "0123456789abcdef" * 4
 
 def environ(**headers: Any) -> dict[str, Any]:
     """A WSGI environment with these headers, and what servers put there besides."""
-    return {"REQUEST_METHOD": "PUT", "SERVER_PROTOCOL": "HTTP/1.1", "wsgi.version": (1, 0), **headers}
+    return {
+        "REQUEST_METHOD": "PUT",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.version": (1, 0),
+        **headers,
+    }
 
 
 HANDED_ON: list[tuple[dict[str, Any], dict[str, str]]] = [
@@ -32,15 +39,28 @@ HANDED_ON: list[tuple[dict[str, Any], dict[str, str]]] = [
     ({"HTTP_IF_MATCH": "*", "HTTP_IF_UNMODIFIED_SINCE": "x"}, {"if-match": "*"}),
     ({"HTTP_IF_NONE_MATCH": 'W/"a"'}, {"if-none-match": '"a"'}),
     ({"HTTP_IF_MODIFIED_SINCE": "x", "HTTP_IF_RANGE": '"a"', "HTTP_RANGE": "bytes=0-"}, {}),
-    ({"HTTP_EXPIRES": "Sun, 06 Nov 1994 08:49:37 GMT"}, {"expires": "Sun, 06 Nov 1994 08:49:37 GMT"}),
-    ({"HTTP_X_AMZ_DATE": "x", "HTTP_X_AMZN_TRACE_ID": "x", "HTTP_COOKIE": "x", "HTTP_TRAILER": "X-End"}, {}),
+    (
+        {"HTTP_EXPIRES": "Sun, 06 Nov 1994 08:49:37 GMT"},
+        {"expires": "Sun, 06 Nov 1994 08:49:37 GMT"},
+    ),
+    (
+        {
+            "HTTP_X_AMZ_DATE": "x",
+            "HTTP_X_AMZN_TRACE_ID": "x",
+            "HTTP_COOKIE": "x",
+            "HTTP_TRAILER": "X-End",
+        },
+        {},
+    ),
     ({"objgw.underscored": ["HTTP_X_FORWARDED_FOR"]}, {}),
     ({"QUERY_STRING": ""}, {}),
 ]
 
 
 @pytest.mark.parametrize(("headers", "sent"), HANDED_ON, ids=str)
-def test_what_the_node_can_do_goes_to_it_and_nothing_else(headers: dict[str, Any], sent: dict[str, str]) -> None:
+def test_what_the_node_can_do_goes_to_it_and_nothing_else(
+    headers: dict[str, Any], sent: dict[str, str]
+) -> None:
     assert writing(environ(**headers)) == PLAIN | sent
 
 
@@ -71,7 +91,9 @@ REFUSED: list[tuple[int, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("status", "headers"), REFUSED, ids=str)
-def test_what_nobody_carries_out_is_refused_with_a_reason(status: int, headers: dict[str, Any]) -> None:
+def test_what_nobody_carries_out_is_refused_with_a_reason(
+    status: int, headers: dict[str, Any]
+) -> None:
     with pytest.raises(Refusal) as refusal:
         writing(environ(**headers))
     assert (refusal.value.status, bool(refusal.value.detail)) == (status, True)
