@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.s3.body import REPLAYABLE, upload_of
+from gateway.s3.body import REPLAY_BYTES, upload_of
 from gateway.s3.connection import Request
-from gateway.s3.endpoint import NodeRecord
+from gateway.s3.endpoint import Endpoint
 from gateway.s3.signing import Signer
 
 UPLOADS = {
@@ -14,7 +14,7 @@ UPLOADS = {
     "empty, with a condition": ({"if-none-match": "*"}, 0, False),
     "small": ({}, 5, False),
     "small, with a condition": ({"if-match": '"x"'}, 5, True),
-    "too large to be sent twice": ({}, REPLAYABLE + 1, True),
+    "too large to be sent twice": ({}, REPLAY_BYTES + 1, True),
 }
 
 
@@ -24,4 +24,4 @@ def test_an_upload_waits_where_it_can_not_be_sent_twice_and_never_without_a_body
 ) -> None:
     request = Request("PUT", "/objgw/x", headers, upload_of(bytes(length)))
     assert request.careful is waits
-    assert (b"expect: 100-continue\r\n" in Signer(NodeRecord("a")).head(request)) is waits
+    assert (b"expect: 100-continue\r\n" in Signer(Endpoint("a")).head(request)) is waits
