@@ -97,7 +97,8 @@ class Upstream:
         request = Request(method, path, headers, upload, observation.request_id)
         for attempt in range(EXCHANGE_ATTEMPTS):
             last = attempt == EXCHANGE_ATTEMPTS - 1
-            node = self.running(node)
+            if node.closed or not node.host:
+                node = self.running(node)
             observation.asks(node.name, attempt, upload.length if upload else 0)
             trial = node.admit() or trial
             connection = None
@@ -121,7 +122,7 @@ class Upstream:
                 raise
             node.breaker.succeeded()
             observation.upstream += time.monotonic() - sent
-            if last or not self._mended(node, connection, reply, upload):
+            if reply.status < 400 or last or not self._mended(node, connection, reply, upload):
                 return node, connection, reply
         raise unavailable("The node of this id can't be reached.")
 
