@@ -31,6 +31,10 @@ from gateway.nodes.member import Member
 from gateway.nodes.store import record_request
 from gateway.s3.connection import Connection, UpstreamError
 
+# A server that has just started accepts connections a moment before it can serve.
+STARTING_SECONDS = 1.0  # for which a request waits for it
+STARTING_PAUSE = 0.05  # seconds between two looks
+
 
 class Unusable(Exception):
     """No request may be sent to the node; the text is for the client."""
@@ -43,16 +47,26 @@ def acquire(node: Member) -> Connection:
     reached, and UpstreamError where it breaks off or is silent.
     """
     connection = node.kept() if node.standing.leased else None
-    if connection is None:
-        node.connecting += 1
-        try:
-            connection = prove(node, node.node_timeout)
-        finally:
-            node.connecting -= 1
-        if not (node.standing.usable and connection.usable):
-            node.release(connection)
+    if connection is not None:
+        return connection
+    node.connecting += 1
+    try:
+        return _proved(node)
+    finally:
+        node.connecting -= 1
+
+
+def _proved(node: Member) -> Connection:
+    """The same where there is no connection, or its lease is over."""
+    deadline = time.monotonic() + STARTING_SECONDS
+    while True:
+        connection = prove(node, node.node_timeout)
+        if node.standing.leased and connection.usable:
+            return connection
+        node.release(connection)
+        if not node.standing.starting or time.monotonic() > deadline:
             raise Unusable(node.standing.refusal)
-    return connection
+        time.sleep(STARTING_PAUSE)
 
 
 def prove(node: Member, seconds: float) -> Connection:

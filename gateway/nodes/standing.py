@@ -31,6 +31,7 @@ class Standing:
         self.usable = False  # its own record was read, so that requests may go to it
         self.checked = -math.inf  # monotonic time of sending the last look that was answered
         self.tried = False  # a look has ended, well or not
+        self.starting = False  # the last answer was that it can't serve (yet)
         self.error = ""  # why the last look found neither a record nor its absence
         # Whether its server decides the conditions of a PUT; None before that was tried.
         self.keeps_conditions: bool | None = None
@@ -65,14 +66,16 @@ class Standing:
     @property
     def refusal(self) -> str:
         """Why no request goes to it, for a client."""
-        if self.serves and self.layout:
+        if self.error:
+            return f"The node of this id gives no record of the layout: {self.error}."
+        if self.usable:
+            return "The node of this id answers too slowly, or closes each connection."
+        if self.layout:
             return "The node of this id holds what belongs to another; the gateway's log says more."
         if self.trouble:
             remedy = "an operator has to bring it back or give it up"
             return f"The node of this id lost what it held; {remedy}."
-        if self.serves:
-            return "The node of this id has only just come; try again."
-        return f"The node of this id gives no record of the layout: {self.error}."
+        return "The node of this id has only just come; try again."
 
     def take(self, sent: float, reply: Reply) -> None:
         """Notes the answer to a look, which was sent at this monotonic time."""
@@ -90,8 +93,8 @@ class Standing:
             detail = f": {reply.status} {reply.code}".rstrip()
         if error and error != self.error:
             log.warning("node %s: %s%s", self.name, error, detail)
-        self.error = error
-        if reply.status < 500:  # a server that is starting says nothing of its record
+        self.error, self.starting = error, reply.status >= 500
+        if not self.starting:  # a server that is starting says nothing of its record
             self.serves, self.checked = not error, sent
             self.usable = self.serves and self.record.own(self.name) is not None
 

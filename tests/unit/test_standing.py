@@ -65,6 +65,16 @@ def test_only_a_node_that_gives_its_own_record_is_usable(row: str) -> None:
         assert refusal in standing.refusal
 
 
+def test_a_node_that_is_starting_keeps_what_is_known_of_it_and_no_lease_is_renewed() -> None:
+    standing, now = Standing("node-1"), time.monotonic()
+    standing.take(now - LEASE_SECONDS, OWN)
+    standing.take(now, answer(503, code="XMinioServerNotInitialized"))
+    assert (standing.starting, standing.usable, standing.leased) == (True, True, False)
+    assert "can't serve" in standing.refusal
+    standing.take(now, NOT_CHANGED)
+    assert (standing.starting, standing.leased) == (False, True)
+
+
 def test_a_lease_lasts_from_the_sending_of_the_look() -> None:
     standing, now = Standing("node-1"), time.monotonic()
     standing.take(now, OWN)
