@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 
 import pytest
 import webtest  # type: ignore[import-untyped]
 
+from gateway.settings import Settings
+from objgw import Gateway
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id
 
@@ -15,10 +16,7 @@ from tests.harness.waiting import eventually, random_id
 @pytest.fixture(scope="module")
 def app(shared: Stack) -> webtest.TestApp:
     """The WSGI callable in this process, with the shared stack's nodes."""
-    os.environ["OBJGW_NODE_NAME"] = shared.marker
-    import objgw
-
-    app = webtest.TestApp(objgw.app)
+    app = webtest.TestApp(Gateway(Settings(node_name=shared.marker)))
     for node in shared.nodes:
         path = f"/object/{shared.id_of(node)}"
         eventually(lambda path=path: app.get(path, expect_errors=True).status_int == 404)
