@@ -140,7 +140,10 @@ def confirm_loss(cluster: Cluster, survey: Survey, args: argparse.Namespace) -> 
 def add(cluster: Cluster, args: argparse.Namespace) -> int:
     """Lets a name join that was taken out or given up."""
     store, name = LayoutStore(cluster), args.name
-    layout = store.survey().layout
+    survey = store.survey()
+    layout = survey.layout
+    if survey.foreign(name):
+        raise CommandError(f"{name} belongs to another installation; a node that joins is empty")
     if name in layout.names:
         print(f"{name} is in the layout already")
     elif name in layout.removed or name in cluster.endpoints:

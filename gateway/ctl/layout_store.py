@@ -17,8 +17,9 @@ from gateway.ctl.client import expecting
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.errors import CommandError, NodeError
 from gateway.nodes.layout import Layout
-from gateway.nodes.merging import merge
+from gateway.nodes.merging import installations, merge, one_installation, own_installation
 from gateway.nodes.store import (
+    NO_RECORD,
     Record,
     write_record,
     writing_order,
@@ -34,6 +35,11 @@ class Survey(NamedTuple):
     records: dict[str, Record]  # of the nodes that answer
     unreachable: dict[str, str]  # why the others don't
 
+    def foreign(self, name: str) -> bool:
+        """Whether the node's record is of another installation."""
+        record = self.records.get(name, NO_RECORD)
+        return record.layout is not None and not one_installation(record.layout, self.layout)
+
     def problem(self, name: str) -> str:
         """Why it can't be relied upon that the node of this name has what it should; or nothing."""
         if name in self.unreachable:
@@ -43,6 +49,8 @@ class Survey(NamedTuple):
         record = self.records[name]
         if trouble := record.trouble(name):
             return f"{name}: {trouble}"
+        if self.foreign(name):
+            return f"{name} belongs to another installation"
         if not record.layout and name not in self.layout.unrecorded:
             remedy = f"objgwctl.py remove --lost {name}"
             return f"{name} has lost its record, so it is empty (then: {remedy})"
@@ -77,8 +85,17 @@ class LayoutStore:
                 records[name] = self.cluster.client(name).read_record()
             except NodeError as error:
                 unreachable[name] = str(error)
-        layouts = [layout for name, record in records.items() if (layout := record.own(name))]
-        if layouts:
+        found = installations(
+            (name, layout) for name, record in records.items() if (layout := record.own(name))
+        )
+        if found:
+            layouts = own_installation(found).values()
+            if not layouts:
+                sets = "; ".join(", ".join(sorted(each)) for each in found)
+                raise CommandError(
+                    f"nodes of {len(found)} installations are in sight: {sets}; "
+                    "OBJGW_NODE_NAME decides which are meant"
+                )
             layout = reduce(partial(merge, now=time.time()), layouts)
         else:
             layout = self._first(records, unreachable.values())

@@ -98,7 +98,7 @@ def node_row(cluster: Cluster, survey: Survey, name: str) -> Row:
         began = time.monotonic()
         record = client.read_record()
         row["latency"] = round(time.monotonic() - began, 4)
-        if record.own(name):
+        if record.own(name) and not survey.foreign(name):
             row["keeps_conditions"] = cluster.keeps_conditions(name)
             held = Work()
             for copy in cluster.listing(name):
@@ -122,6 +122,8 @@ def node_state(cluster: Cluster, survey: Survey, name: str) -> str:
         return "no answer"
     if record.trouble(name):
         return "wrong record"
+    if survey.foreign(name):
+        return "foreign"
     if name not in layout.all_names:
         return "removed" if name in layout.removed else "joining"
     if not record.layout and name not in layout.unrecorded:

@@ -64,6 +64,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -112,7 +113,9 @@ class Layout:
     Membership(epoch=2, since=108.0, names=('a', 'b', 'c'))
     """
 
-    origin: str  # random, made with the first record: tells installations apart
+    # Made with the first record, it tells installations apart: the Unix time in hexadecimal digits,
+    # and random ones. Records of the first releases have random ones only.
+    origin: str
     version: int
     memberships: tuple[Membership, ...]  # newest first, each in force until the one before it is
     moved: bool = False  # every object is with its owner; only tombstones are left to be removed
@@ -170,7 +173,8 @@ class Layout:
         if anywhere:
             memberships.append(ANYWHERE)
         unrecorded = tuple(sorted(unrecorded))
-        return cls(secrets.token_hex(8), 1, tuple(memberships), unrecorded=unrecorded)
+        origin = f"{int(time.time()):08x}-{secrets.token_hex(8)}"
+        return cls(origin, 1, tuple(memberships), unrecorded=unrecorded)
 
     def joined(self, names: Iterable[str], now: float) -> Layout:
         """With more names, from `SWITCH_SECONDS` after `now` (Unix time) on."""

@@ -1,22 +1,76 @@
-"""Two records of different origins: what they say together.
+"""Records of different origins: whether they are of one installation, and what they say together.
 
-Two gateways that find empty nodes at the same moment may both make a first layout, on different
-nodes. Nodes of two layouts may also be brought together on purpose. Each such layout has an origin
-of its own, and neither knows of the other. Whoever sees both merges them, and all who merge the
-same two must get the same layout, whichever of them they knew first.
+An installation is what one layout is about: its origin is made with the first record. Nodes of two
+installations may come in sight of one gateway: a disk was moved, or a gateway runs beside two
+stacks. Their layouts are never merged. Each says where its own objects are, and a layout over the
+nodes of both would look for most objects of either in the wrong place.
+
+Only one kind of two origins is one installation. Gateways that find the same empty nodes at the
+same moment may each make a first layout, on different nodes. Whoever sees both merges them, and all
+who merge the same two must get the same layout, whichever of them they knew first.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
+
 from gateway.nodes.layout import ANYWHERE, SWITCH_SECONDS, Layout, Membership
+
+# Within so many seconds gateways that begin at once make their first layouts.
+BEGINNING_SECONDS = 60
+ORIGIN = re.compile(r"([0-9a-f]{8,10})-[0-9a-f]{16}")
+
+
+def one_installation(one: Layout, other: Layout) -> bool:
+    """Whether two layouts are of one installation.
+
+    They have one origin; or they were begun at the same time, and have a name in common.
+    """
+    if one.origin == other.origin:
+        return True
+    origins = ORIGIN.fullmatch(one.origin), ORIGIN.fullmatch(other.origin)
+    if not (origins[0] and origins[1]) or one.mentioned.isdisjoint(other.mentioned):
+        return False
+    return abs(int(origins[0][1], 16) - int(origins[1][1], 16)) <= BEGINNING_SECONDS
+
+
+def installations(layouts: Iterable[tuple[str, Layout]]) -> list[dict[str, Layout]]:
+    """The layouts that nodes hold as their own, by installation and node."""
+    found: list[dict[str, Layout]] = []
+    for name, layout in layouts:
+        for each in found:
+            if one_installation(layout, next(iter(each.values()))):
+                each[name] = layout
+                break
+        else:
+            found.append({name: layout})
+    return found
+
+
+def own_installation(found: list[dict[str, Layout]]) -> dict[str, Layout]:
+    """The one of `installations` that a gateway serves which has just begun; empty where none.
+
+    It is the only one in sight, or else the only one of which more than half of the nodes are in
+    sight: a disk of another installation, or a few, are the exception then.
+    """
+    if len(found) == 1:
+        return found[0]
+    most = []
+    for each in found:
+        names = max(each.values(), key=lambda layout: layout.version).all_names
+        if 2 * len(each.keys() & set(names)) > len(names):
+            most.append(each)
+    return most[0] if len(most) == 1 else {}
 
 
 def merge(one: Layout, other: Layout, now: float) -> Layout:
     """What two records say together.
 
-    Of one origin that is the newer one. Two of one version, or of two origins, were made without
-    knowledge of each other. Where their memberships differ, both can't be true: then all names of
-    both count from `SWITCH_SECONDS` after `now` (Unix time) on, and objects may be anywhere.
+    They are of one installation. Of one origin that is the newer one. Two of one version, or of
+    two origins, were made without knowledge of each other. Where their memberships differ, both
+    can't be true: then all names of both count from `SWITCH_SECONDS` after `now` (Unix time) on,
+    and objects may be anywhere.
     """
     if one.origin == other.origin and one.version != other.version:
         return max(one, other, key=lambda layout: layout.version)

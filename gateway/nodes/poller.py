@@ -77,7 +77,7 @@ class Poller:
         was_leased = node.standing.leased
         try:
             node.release(prove(node, LOOK_SECONDS))
-            if node.standing.serves and not node.ready:
+            if node.standing.writable and not node.ready:
                 self.ask(node, Request("PUT", f"/{self._records_bucket}", upload=upload_of(b"")))
                 self._try_conditions(node)
                 self.ask(node)

@@ -35,7 +35,7 @@ from gateway.nodes.layout import (
     Layout,
 )
 from gateway.nodes.member import Member
-from gateway.nodes.merging import merge
+from gateway.nodes.merging import installations, merge, own_installation
 from gateway.nodes.placement import owner_name
 from gateway.nodes.poller import Poller
 from gateway.nodes.store import UnexpectedAnswer, may_take, write_record, writing_order
@@ -91,25 +91,29 @@ class Records:
         """
         running = [node for node in self.directory.by_name.values() if node.host]
         serving = [node for node in running if node.standing.serves and node.standing.recent]
-        records = [
-            node.standing.layout
+        records = {
+            node.name: node.standing.layout
             for node in running
             if node.standing.layout and node.standing.serves
-        ]
-        if not (self.directory.layout or records):
-            asked = all(node.standing.tried for node in running)
-            asked = asked and any(node.standing.recent for node in running)
-            # Otherwise a node may only be slow, so that it is waited for.
-            if asked and (serving or not any(node.standing.serves for node in running)):
-                self._begin(serving)
-            return
-        for record in records:
+        }
+        if self.directory.layout is None:
+            # A node that is slow may be of another installation, or have the only record.
+            if not all(node.standing.tried for node in running):
+                return
+            if not records:
+                asked = any(node.standing.recent for node in running)
+                if serving or (asked and not any(node.standing.serves for node in running)):
+                    self._begin(serving)
+                return
+            records = self._choose(records)
+        for record in records.values():
             layout = self.directory.layout
             newer = layout and layout.origin == record.origin and layout.version < record.version
             if layout is None or newer:
                 self._adopt(record)
         layout = self.directory.layout
-        assert layout
+        if layout is None:
+            return
         for node in serving:
             self._tell_trouble(node)
             if not node.standing.trouble and may_take(node.name, node.standing.record, layout):
@@ -117,6 +121,22 @@ class Records:
         change = self._change(layout, serving)
         if change:
             self._record(change, serving)
+
+    def _choose(self, records: dict[str, Layout]) -> dict[str, Layout]:
+        """The records of this gateway's own installation, of those in sight when it begins.
+
+        None where that isn't clear. Then nothing is written and nothing is served, until an
+        operator has the gateway see one installation only.
+        """
+        found = installations(records.items())
+        own = own_installation(found)
+        sets = "; ".join(", ".join(sorted(each)) for each in found)
+        conflict = "" if own else f"nodes of {len(found)} installations are in sight: {sets}"
+        if conflict != self.directory.conflict:
+            self.directory.conflict = conflict
+            if conflict:
+                log.error("%s. OBJGW_NODE_NAME decides which are this gateway's", conflict)
+        return own
 
     def _tell_trouble(self, node: Member) -> None:
         """Logs what is wrong with a node, once."""
@@ -128,7 +148,7 @@ class Records:
     def _change(self, layout: Layout, serving: list[Member]) -> Layout | None:
         """What the layout has to become, if anything."""
         now = time.time()
-        records = [node.standing.layout for node in serving]
+        records = [node.standing.layout for node in serving if node.standing.usable]
         for record in (each for each in records if each and each not in self._absorbed):
             merged = merge(layout, record, now)
             if merged.version > max(layout.version, record.version):
@@ -139,14 +159,15 @@ class Records:
         new = {
             node.name
             for node in serving
-            if not node.standing.layout or node.name in layout.unrecorded
+            if not node.standing.trouble
+            and (not node.standing.layout or node.name in layout.unrecorded)
         }
         new -= {*layout.names, *layout.removed}
         known_nodes = self.directory.by_name
         standings = [known_nodes[name].standing for name in {*new, *layout.mentioned}]
         if new and all(standing.keeps_conditions is not False for standing in standings):
             return layout.joined(new, now)
-        known = layout.known(node.name for node in serving if node.standing.layout)
+        known = layout.known(node.name for node in serving if node.standing.usable)
         if known is not layout:
             return known
         in_use = now > layout.memberships[0].since + HOLD_SECONDS + LEASE_SECONDS

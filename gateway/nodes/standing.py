@@ -13,6 +13,7 @@ import math
 import time
 
 from gateway.nodes.layout import LEASE_SECONDS, Layout
+from gateway.nodes.merging import one_installation
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
 from gateway.s3.connection import Reply, UpstreamError
 
@@ -25,6 +26,7 @@ class Standing:
     def __init__(self, name: str) -> None:
         self.name = name
         self.record = NO_RECORD
+        self.installation: Layout | None = None  # the layout that this gateway goes by
         # Monotonic time from which on the layout says that the node has a record.
         self.expected_from = math.inf
         self.serves = False  # the last answer was one that a server of S3 gives
@@ -42,6 +44,20 @@ class Standing:
         return self.record.layout
 
     @property
+    def foreign(self) -> bool:
+        """Whether its record is of another installation than this gateway's."""
+        if self.layout is None or self.installation is None:
+            return False
+        return not one_installation(self.layout, self.installation)
+
+    @property
+    def writable(self) -> bool:
+        """Whether it may be written to: it has no record, or one of this gateway's installation."""
+        return self.serves and (
+            self.layout is None or (self.usable and self.installation is not None)
+        )
+
+    @property
     def recent(self) -> bool:
         """Whether the last look is so recent that no other layout can be in force."""
         return time.monotonic() < self.checked + LEASE_SECONDS
@@ -56,6 +72,8 @@ class Standing:
         """What is wrong with a node that answers, for an operator; empty where nothing is."""
         if not self.serves:
             return ""
+        if self.foreign:
+            return "it belongs to another installation"
         if self.layout:
             return self.record.trouble(self.name)
         if self.checked > self.expected_from:
@@ -96,20 +114,27 @@ class Standing:
         self.error, self.starting = error, reply.status >= 500
         if not self.starting:  # a server that is starting says nothing of its record
             self.serves, self.checked = not error, sent
-            self.usable = self.serves and self.record.own(self.name) is not None
+            self._judge()
 
     def failed(self, error: Exception) -> None:
         """Notes that a look ended without an answer."""
         self.tried = True
         self.error = reason(error)
 
-    def expect(self, record: bool) -> None:
-        """Notes whether the layout says that the node has a record."""
-        self.expected_from = min(self.expected_from, time.monotonic()) if record else math.inf
+    def expect(self, layout: Layout) -> None:
+        """Notes the layout that is in force, and whether it says that the node has a record."""
+        self.installation = layout
+        recorded = self.name in layout.all_names and self.name not in layout.unrecorded
+        self.expected_from = min(self.expected_from, time.monotonic()) if recorded else math.inf
+        self._judge()
+
+    def _judge(self) -> None:
+        self.usable = self.serves and self.record.own(self.name) is not None and not self.foreign
 
     def wrote(self, layout: Layout, etag: str) -> None:
         """Notes the record that was just written to it."""
-        self.record, self.usable = Record(layout, self.name, etag), True
+        self.record = Record(layout, self.name, etag)
+        self._judge()
 
 
 def reason(error: Exception) -> str:

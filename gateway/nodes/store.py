@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from gateway.nodes.layout import RECORD, Layout
+from gateway.nodes.merging import one_installation
 from gateway.s3.body import upload_of
 from gateway.s3.connection import Reply, Request
 
@@ -107,6 +108,8 @@ def may_take(name: str, record: Record, layout: Layout) -> bool:
     A node that should have a record and has none lost what it held. A new record would hide that.
     """
     if name not in layout.all_names or record.trouble(name):
+        return False
+    if record.layout and not one_installation(record.layout, layout):
         return False
     return record.layout is not None or name in layout.unrecorded
 

@@ -94,6 +94,7 @@ class Directory:
         self.by_name: dict[str, Member] = {}
         self.changed = threading.Condition()
         self.due = threading.Event()  # a node's record may have to be looked at
+        self.conflict = ""  # why no layout is served although nodes have records, for an operator
 
     @property
     def nodes(self) -> tuple[Member, ...]:
@@ -145,9 +146,8 @@ class Directory:
             return
         for name in layout.mentioned:
             self.by_name.setdefault(name, Member(Endpoint(name), self.settings))
-        recorded = set(layout.all_names) - set(layout.unrecorded)
         for node in self.by_name.values():
-            node.standing.expect(record=node.name in recorded)
+            node.standing.expect(layout)
         view = self._view_of(layout, time.time() - HOLD_SECONDS)
         if view == before:
             return  # requests compare views by identity, so that an equal one isn't replaced
@@ -172,7 +172,7 @@ class Directory:
                 for membership in older
                 if membership.names
             ),
-            anywhere=tuple(self.by_name.values()) if anywhere else (),
+            anywhere=tuple(n for n in self.by_name.values() if anywhere and not n.standing.foreign),
             epoch=newest.epoch,
             moved=layout.moved,
             until=min(switches) - HOLD_SECONDS if switches else math.inf,

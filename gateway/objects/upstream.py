@@ -66,7 +66,8 @@ class Upstream:
             self.discovery.refresh()
             view = self.directory.current_view()
         if not view.nodes:
-            raise unavailable("No node has answered yet.")
+            conflict = "Nodes of two installations are in sight; the gateway's log says what to do."
+            raise unavailable(conflict if self.directory.conflict else "No node has answered yet.")
         return view
 
     def running(self, node: Member) -> Member:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,7 @@ def answer(status: int, body: bytes = b"", code: str = "") -> Reply:
 
 
 OWN, OTHERS = answer(200, LAYOUT.dump("node-1")), answer(200, LAYOUT.dump("node-2"))
+STRANGE = answer(200, replace(LAYOUT, origin="0123456789abcdef").dump("node-1"))
 NOT_CHANGED, MISSING = answer(304), answer(404, code="NoSuchKey")
 # The answers to the looks, whether a request may go to the node, what is said of it otherwise, and
 # of its trouble.
@@ -32,6 +34,12 @@ LOOKS: dict[str, tuple[list[Reply], bool, str, str]] = {
         False,
         "belongs to another",
         "holds what belongs to node-2",
+    ),
+    "another installation's record": (
+        [STRANGE],
+        False,
+        "belongs to another",
+        "another installation",
     ),
     "lost": ([OWN, MISSING], False, "lost what it held", "lost what it held"),
     "lost with its bucket": (
@@ -55,7 +63,7 @@ LOOKS: dict[str, tuple[list[Reply], bool, str, str]] = {
 def test_only_a_node_that_gives_its_own_record_is_usable(row: str) -> None:
     replies, usable, refusal, trouble = LOOKS[row]
     standing = Standing("node-1")
-    standing.expect(record=True)
+    standing.expect(LAYOUT)
     for reply in replies:
         standing.take(time.monotonic() + 1, reply)
     assert standing.usable is usable
@@ -85,7 +93,7 @@ def test_a_lease_lasts_from_the_sending_of_the_look() -> None:
 
 def test_a_node_that_never_had_a_record_has_only_just_come() -> None:
     standing = Standing("node-1")
-    standing.expect(record=False)
+    standing.expect(Layout.first(["node-1"], unrecorded=["node-1"]))
     standing.take(time.monotonic(), MISSING)
     assert (standing.usable, standing.trouble) == (False, "")
     assert "only just come" in standing.refusal
@@ -96,7 +104,7 @@ def test_a_node_that_never_had_a_record_has_only_just_come() -> None:
 def test_a_record_that_was_missing_before_the_layout_had_the_node_is_no_loss() -> None:
     standing = Standing("node-1")
     standing.take(time.monotonic() - 1, MISSING)
-    standing.expect(record=True)
+    standing.expect(LAYOUT)
     assert not standing.trouble
 
 

@@ -1,0 +1,65 @@
+"""Which layouts are of one installation, and which installation a gateway serves that begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gateway.nodes.layout import Layout
+from gateway.nodes.merging import (
+    BEGINNING_SECONDS,
+    installations,
+    one_installation,
+    own_installation,
+)
+
+
+def begun(at: int, names: str, number: int = 1) -> Layout:
+    """A layout of these names, of one letter each, that was begun at this Unix time."""
+    return replace(Layout.first(names), origin=f"{at:08x}-{number:016x}")
+
+
+NOW = 1_795_000_000
+OLD = replace(Layout.first("abc"), origin="0123456789abcdef")
+PAIRS: dict[str, tuple[Layout, Layout, bool]] = {
+    "one origin": (begun(NOW, "ab"), begun(NOW, "abc"), True),
+    "begun together on the same names": (begun(NOW, "ab"), begun(NOW + 1, "ab", 2), True),
+    "begun together, one saw a name less": (begun(NOW, "ab"), begun(NOW, "b", 2), True),
+    "begun together on other names": (begun(NOW, "ab"), begun(NOW, "cd", 2), False),
+    "begun at another time": (begun(NOW, "ab"), begun(NOW + BEGINNING_SECONDS + 1, "ab", 2), False),
+    "of a release that didn't say when": (OLD, replace(OLD, origin="fedcba9876543210"), False),
+    "of such a release, and of this one": (OLD, begun(NOW, "abc"), False),
+}
+
+
+@pytest.mark.parametrize("row", PAIRS)
+def test_two_origins_are_one_installation_only_where_gateways_began_together(row: str) -> None:
+    one, other, same = PAIRS[row]
+    assert one_installation(one, other) is one_installation(other, one) is same
+
+
+def test_a_layout_is_of_one_installation_with_what_becomes_of_it() -> None:
+    layout = Layout.first("ab")
+    assert one_installation(layout, layout.joined("c", 100.0))
+
+
+ABC, DEF, G = begun(NOW, "abc"), begun(NOW, "def", 2), begun(NOW, "g", 3)
+# By node what it holds as its own record, and the nodes of the installation that is served.
+SIGHTS: dict[str, tuple[dict[str, Layout], str]] = {
+    "one installation": ({"a": ABC, "b": ABC, "c": ABC}, "abc"),
+    "one installation, most of it down": ({"c": ABC}, "c"),
+    "a disk of another, first by name": ({"a": ABC, "b": ABC, "0": DEF}, "ab"),
+    "a disk of another under a member's name": ({"a": DEF, "b": ABC, "c": ABC}, "bc"),
+    "two installations": ({"a": ABC, "b": ABC, "c": ABC, "d": DEF, "e": DEF, "f": DEF}, ""),
+    "two installations, a node down in each": ({"a": ABC, "b": ABC, "d": DEF, "e": DEF}, ""),
+    "two of which less than half is in sight": ({"a": ABC, "d": DEF}, ""),
+    "one, and another of one node": ({"a": ABC, "b": ABC, "c": ABC, "g": G}, ""),
+    "two that are one": ({"a": ABC, "b": begun(NOW, "abc", 9)}, "ab"),
+}
+
+
+@pytest.mark.parametrize("row", SIGHTS)
+def test_a_gateway_that_begins_serves_the_installation_that_is_clearly_its_own(row: str) -> None:
+    records, own = SIGHTS[row]
+    assert set(own_installation(installations(records.items()))) == set(own)
