@@ -15,7 +15,7 @@ At the end each id is read until it is answered.
 `Faults` does the rest at the same time: it stops, kills and pauses nodes and makes them anew as
 Compose does, with new keys and addresses; it closes Docker and has it hang; it kills workers, and
 stops and kills the gateway. `soak` is both together. The short form of it is a test in
-test_faults.py.
+tests/stack/test_soak.py.
 
 *lost* counts reads that lack an acknowledged write, *wrong* reads that brought what nobody wrote
 there.

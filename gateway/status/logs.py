@@ -49,6 +49,14 @@ def request_of(record: logging.LogRecord) -> str:
     return current.get().request_id if record.name.startswith("objgw") else ""
 
 
+def logger_of(record: logging.LogRecord) -> str:
+    """Who logs this. gunicorn calls the log of all that it does `gunicorn.error`.
+
+    A line with that name looks like an error to whoever starts the gateway.
+    """
+    return "gunicorn" if record.name == "gunicorn.error" else record.name
+
+
 class LineFormatter(logging.Formatter):
     """Log records as lines to read.
 
@@ -57,7 +65,7 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = UNPRINTABLE.sub(lambda found: f"\\x{ord(found[0]):02x}", record.getMessage())
-        line = f"{stamp(record.created)} {record.levelname} {record.name} {message}"
+        line = f"{stamp(record.created)} {record.levelname} {logger_of(record)} {message}"
         if request := request_of(record):
             line += f" request={request}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
@@ -70,7 +78,7 @@ class JsonFormatter(logging.Formatter):
         fields = {
             "time": stamp(record.created),
             "level": record.levelname.lower(),
-            "logger": record.name,
+            "logger": logger_of(record),
         }
         fields["message"] = record.getMessage()
         if request := request_of(record):
