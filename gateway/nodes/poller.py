@@ -77,9 +77,10 @@ class Poller:
         was_leased = node.standing.leased
         try:
             node.release(prove(node, LOOK_SECONDS))
-            if node.standing.writable and not node.ready:
+            if node.standing.writable and node.standing.keeps_conditions is None:
                 self.ask(node, Request("PUT", f"/{self._records_bucket}", upload=upload_of(b"")))
                 self._try_conditions(node)
+            if node.standing.writable and not node.ready:
                 self.ask(node)
         except (OSError, UpstreamError) as error:  # it is starting, or down; the next look tells
             log.debug("node %s gives no record: %s", node.name, error)

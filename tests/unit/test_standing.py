@@ -93,7 +93,7 @@ def test_a_lease_lasts_from_the_sending_of_the_look() -> None:
 
 def test_a_node_that_never_had_a_record_has_only_just_come() -> None:
     standing = Standing("node-1")
-    standing.expect(Layout.first(["node-1"], unrecorded=["node-1"]))
+    standing.expect(replace(LAYOUT, unrecorded=("node-1",)))
     standing.take(time.monotonic(), MISSING)
     assert (standing.usable, standing.trouble) == (False, "")
     assert "only just come" in standing.refusal
