@@ -33,7 +33,7 @@ from gateway.ctl.listing import (
     query,
 )
 from gateway.nodes.conditions import keeps_conditions
-from gateway.nodes.layout import DELETED, EPOCH
+from gateway.nodes.layout import DELETED, epoch_of
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.sources.docker import DockerReader
 from gateway.s3.body import upload_of
@@ -101,14 +101,13 @@ class Cluster:
         if reply.status != 200:
             raise unexpected(name, reply)
         headers = reply.headers
-        epoch = headers.get(EPOCH, "")
         return StoredCopy(
             name,
             key,
             int(headers["content-length"]),
             headers["etag"],
             parsedate_to_datetime(headers["last-modified"]).timestamp(),
-            int(epoch) if epoch.isdecimal() else 0,
+            epoch_of(headers),
             DELETED in headers,
         )
 

@@ -17,7 +17,7 @@ from gateway.ctl.client import expecting
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.errors import CommandError, NodeError
 from gateway.nodes.layout import Layout
-from gateway.nodes.merging import installations, merge, one_installation, own_installation
+from gateway.nodes.merging import conflict_of, installations, merge, own_installation
 from gateway.nodes.store import (
     NO_RECORD,
     Record,
@@ -37,8 +37,7 @@ class Survey(NamedTuple):
 
     def foreign(self, name: str) -> bool:
         """Whether the node's record is of another installation."""
-        record = self.records.get(name, NO_RECORD)
-        return record.layout is not None and not one_installation(record.layout, self.layout)
+        return self.records.get(name, NO_RECORD).foreign_to(self.layout)
 
     def problem(self, name: str) -> str:
         """Why it can't be relied upon that the node of this name has what it should; or nothing."""
@@ -91,11 +90,8 @@ class LayoutStore:
         if found:
             layouts = own_installation(found).values()
             if not layouts:
-                sets = "; ".join(", ".join(sorted(each)) for each in found)
-                raise CommandError(
-                    f"nodes of {len(found)} installations are in sight: {sets}; "
-                    "OBJGW_NODE_NAME decides which are meant"
-                )
+                remedy = "OBJGW_NODE_NAME decides which are meant"
+                raise CommandError(f"{conflict_of(found)}; {remedy}")
             layout = reduce(partial(merge, now=time.time()), layouts)
         else:
             layout = self._first(records, unreachable.values())

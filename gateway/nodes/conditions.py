@@ -10,11 +10,10 @@ layout, which is changed by compare-and-swap, doesn't grow.
 
 from __future__ import annotations
 
-import io
 import secrets
 from collections.abc import Callable
 
-from gateway.s3.body import Upload
+from gateway.s3.body import upload_of
 from gateway.s3.connection import Reply, Request
 
 CREATED = "conditions"  # a key beside the layout's record, which is created only once
@@ -45,5 +44,5 @@ def decides_condition(
     ask: Callable[[Request], Reply], path: str, condition: dict[str, str]
 ) -> bool | None:
     """Whether a PUT fails on its condition; None where it fails otherwise."""
-    reply = ask(Request("PUT", path, condition, Upload(io.BytesIO(), 0)))
+    reply = ask(Request("PUT", path, condition, upload_of(b"")))
     return DECIDED.get(reply.status) if reply.code != "NoSuchBucket" else None

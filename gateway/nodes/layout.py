@@ -65,7 +65,7 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,6 +86,12 @@ TOMBSTONE = b"objgw: deleted 7d7b4a5c64b84b9c9d5e0e1f2a3c6b88\n"
 EXPIRING_TOMBSTONE = b"objgw: deleted, and about to be forgotten 1f0c9a52e3d84f6f8a7b5c4d3e2f1a00\n"
 TOMBSTONE_ETAG = f'"{hashlib.md5(TOMBSTONE).hexdigest()}"'
 EXPIRING_ETAG = f'"{hashlib.md5(EXPIRING_TOMBSTONE).hexdigest()}"'
+
+
+def epoch_of(headers: Mapping[str, str]) -> int:
+    """The epoch that an object was written in; 0 where the layout was settled then."""
+    epoch = headers.get(EPOCH, "")
+    return int(epoch) if epoch.isdecimal() else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,12 @@ def own_installation(found: list[dict[str, Layout]]) -> dict[str, Layout]:
     return most[0] if len(most) == 1 else {}
 
 
+def conflict_of(found: list[dict[str, Layout]]) -> str:
+    """What an operator is told where none of `installations` is clearly the own one."""
+    names = "; ".join(", ".join(sorted(each)) for each in found)
+    return f"nodes of {len(found)} installations are in sight: {names}"
+
+
 def merge(one: Layout, other: Layout, now: float) -> Layout:
     """What two records say together.
 

@@ -35,7 +35,7 @@ from gateway.nodes.layout import (
     Layout,
 )
 from gateway.nodes.member import Member
-from gateway.nodes.merging import installations, merge, own_installation
+from gateway.nodes.merging import conflict_of, installations, merge, own_installation
 from gateway.nodes.placement import owner_name
 from gateway.nodes.poller import Poller
 from gateway.nodes.store import UnexpectedAnswer, may_take, write_record, writing_order
@@ -130,8 +130,7 @@ class Records:
         """
         found = installations(records.items())
         own = own_installation(found)
-        sets = "; ".join(", ".join(sorted(each)) for each in found)
-        conflict = "" if own else f"nodes of {len(found)} installations are in sight: {sets}"
+        conflict = "" if own else conflict_of(found)
         if conflict != self.directory.conflict:
             self.directory.conflict = conflict
             if conflict:

@@ -13,7 +13,6 @@ import math
 import time
 
 from gateway.nodes.layout import LEASE_SECONDS, Layout
-from gateway.nodes.merging import one_installation
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
 from gateway.s3.connection import Reply, UpstreamError
 
@@ -46,9 +45,7 @@ class Standing:
     @property
     def foreign(self) -> bool:
         """Whether its record is of another installation than this gateway's."""
-        if self.layout is None or self.installation is None:
-            return False
-        return not one_installation(self.layout, self.installation)
+        return self.installation is not None and self.record.foreign_to(self.installation)
 
     @property
     def writable(self) -> bool:

@@ -47,6 +47,10 @@ class Record(NamedTuple):
         """What the record of the node of this name says; None where it has no record of its own."""
         return self.layout if self.holder == name else None
 
+    def foreign_to(self, layout: Layout) -> bool:
+        """Whether it is of another installation than this layout."""
+        return self.layout is not None and not one_installation(self.layout, layout)
+
     def trouble(self, name: str) -> str:
         """Why the node isn't the one of this name although it answers; empty where it may be."""
         if self.layout and self.holder != name:
@@ -107,9 +111,7 @@ def may_take(name: str, record: Record, layout: Layout) -> bool:
 
     A node that should have a record and has none lost what it held. A new record would hide that.
     """
-    if name not in layout.all_names or record.trouble(name):
-        return False
-    if record.layout and not one_installation(record.layout, layout):
+    if name not in layout.all_names or record.trouble(name) or record.foreign_to(layout):
         return False
     return record.layout is not None or name in layout.unrecorded
 

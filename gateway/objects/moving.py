@@ -67,7 +67,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from gateway.answers import Answer, Environ, Refusal, unavailable
-from gateway.nodes.layout import DELETED, EPOCH, EXPIRING_ETAG, POLL_SECONDS, TOMBSTONE
+from gateway.nodes.layout import DELETED, EPOCH, EXPIRING_ETAG, POLL_SECONDS, TOMBSTONE, epoch_of
 from gateway.nodes.member import Member
 from gateway.nodes.view import Candidates, View
 from gateway.objects.dates import http_time
@@ -198,11 +198,10 @@ class Moving:
         if reply.status != 200:
             raise refusal_of(node, reply)
         headers = reply.headers
-        epoch = headers.get(EPOCH, "0")
         return Copy(
             node,
             headers.get("etag", ""),
-            int(epoch) if epoch.isdecimal() else 0,
+            epoch_of(headers),
             http_time(headers.get("last-modified")) or 0,
             DELETED in headers,
         )

@@ -11,12 +11,11 @@ Nothing here decides whether a request is sent again, or what a client is told: 
 
 from __future__ import annotations
 
-import io
 import socket
 import time
 
 from gateway.answers import unavailable
-from gateway.s3.body import Upload
+from gateway.s3.body import upload_of
 from gateway.s3.breaker import Breaker
 from gateway.s3.connection import Connection, Reply, Request, UpstreamError
 from gateway.s3.endpoint import Endpoint
@@ -147,15 +146,15 @@ class Node:
                 reply = self.make_bucket(connection)
                 if not self.ready:
                     return reply
-            return self._exchange(connection, request)
+            return self.ask(connection, request)
         finally:
             del self._waiting[connection]
 
     def ask(self, connection: Connection, request: Request) -> Reply:
-        """The same for the layout's sake: it isn't counted, and doesn't make the bucket."""
-        return self._exchange(connection, request)
+        """The exchange itself, which is all for requests about the layout.
 
-    def _exchange(self, connection: Connection, request: Request) -> Reply:
+        It isn't counted among those that wait, and doesn't make the bucket.
+        """
         method, upload, head = request.method, request.upload, self._signer.head(request)
         if upload is None:
             connection.send(head)
@@ -188,8 +187,8 @@ class Node:
 
     def make_bucket(self, connection: Connection) -> Reply:
         """Makes the bucket unless it is there; `ready` says whether it is. Raises UpstreamError."""
-        reply = self._exchange(
-            connection, Request("PUT", f"/{self._settings.bucket}", upload=Upload(io.BytesIO(), 0))
+        reply = self.ask(
+            connection, Request("PUT", f"/{self._settings.bucket}", upload=upload_of(b""))
         )
         self.ready = reply.status == 200 or reply.code in (
             "BucketAlreadyOwnedByYou",
