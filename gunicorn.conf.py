@@ -50,10 +50,9 @@ def drop_privileges(user: int) -> None:
     """
     log = logging.getLogger("objgw")
     host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    needed = host.startswith("unix://") and not settings.nodes  # a list of nodes needs no Docker
     try:
-        groups = (
-            [os.stat(host.removeprefix("unix://")).st_gid] if host.startswith("unix://") else []
-        )
+        groups = [os.stat(host.removeprefix("unix://")).st_gid] if needed else []
     except FileNotFoundError:
         log.warning("%s isn't there, so its group isn't known: running as root", host)
         return

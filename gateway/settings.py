@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from gateway.node_list import parse_nodes
 
 CHOICES = {"log_format": ("text", "json"), "access_log": ("on", "off"), "page": ("on", "off")}
 # Variables of the image and of the compose files, which may be in the environment, too.
@@ -35,6 +38,11 @@ class Settings:
     9100
     """
 
+    # A list of nodes (`gateway.node_list`). Where it is set Docker isn't asked.
+    nodes: str = field(default="", repr=False)
+    # What OBJGW_NODES_FILE is, and no setting of its own: the file is read again when it changes.
+    nodes_file: str = field(default="", repr=False, metadata={"derived": True})
+    nodes_ca: str = ""  # certificates (PEM) that TLS to listed nodes trusts; empty: the system's
     node_name: str = "amazin-object-storage-node"  # a container whose name contains it is a node
     node_port: int = 9000
     bucket: str = "objgw"  # made on each node where it isn't there
@@ -63,14 +71,15 @@ class Settings:
         and where a variable is no setting: who misspells `OBJGW_TOKENS` must not get a gateway
         that is open to all.
         """
-        variables = [f"OBJGW_{setting.name.upper()}" for setting in fields(cls)]
+        settable = [setting for setting in fields(cls) if not setting.metadata]
+        variables = [f"OBJGW_{setting.name.upper()}" for setting in settable]
         known = [*variables, *(f"{variable}_FILE" for variable in variables)]
         for name in sorted(set(environ).difference(known, NOT_SETTINGS)):
             if environ[name] and name.upper().startswith("OBJGW"):
                 nearest = get_close_matches(name.upper(), known, n=1, cutoff=0)[0]
                 raise SettingsError(f"{name} is no setting; the nearest one is {nearest}")
-        given: dict[str, Any] = {}
-        for setting, variable in zip(fields(cls), variables, strict=True):
+        given: dict[str, Any] = {"nodes_file": environ.get("OBJGW_NODES_FILE", "")}
+        for setting, variable in zip(settable, variables, strict=True):
             text = setting_text(environ, variable)
             if not text:
                 continue
@@ -82,6 +91,15 @@ class Settings:
             if kind is not str and not (0 < value < 2**63 or value == setting.default):
                 raise SettingsError(f"{variable}={text!r} is out of range")
         settings = cls(**given)
+        if settings.nodes:
+            try:
+                parse_nodes(settings.nodes)
+            except ValueError as error:
+                raise SettingsError(f"OBJGW_NODES, {error}") from None
+        try:
+            ssl.create_default_context(cadata=settings.nodes_ca or None)
+        except (ssl.SSLError, ValueError):
+            raise SettingsError("OBJGW_NODES_CA has no certificates (PEM)") from None
         if settings.node_port > 65535:
             raise SettingsError(f"OBJGW_NODE_PORT={settings.node_port} is out of range")
         # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html

@@ -35,7 +35,7 @@ from gateway.ctl.listing import (
 from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.layout import DELETED, epoch_of
 from gateway.nodes.placement import OBJECT_ID
-from gateway.nodes.sources.docker import DockerReader
+from gateway.nodes.sources import source_of
 from gateway.s3.body import upload_of
 from gateway.s3.connection import Request
 from gateway.s3.endpoint import Endpoint
@@ -53,7 +53,7 @@ class Cluster:
         self.settings = settings
         self.bucket, self.records_bucket = settings.bucket, settings.records_bucket
         self.endpoints: dict[str, Endpoint] = {}  # by the nodes' names
-        self._reader = DockerReader(settings.node_name, settings.node_port, settings.docker_timeout)
+        self._source = source_of(settings)
         self._lock = threading.Lock()
         self._outdated = False  # a node wasn't where Docker had said
         self._clients = threading.local()
@@ -63,9 +63,14 @@ class Cluster:
         self._outdated = False
         with self._lock:
             try:
-                self.endpoints = {endpoint.name: endpoint for endpoint in self._reader.read()}
-            except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-                raise NodeError(f"Docker can't be read: {error}") from None
+                self.endpoints = {endpoint.name: endpoint for endpoint in self._source.read()}
+            except (
+                docker.errors.DockerException,
+                requests.RequestException,
+                OSError,
+                ValueError,
+            ) as error:
+                raise NodeError(f"{self._source.what} can't be read: {error}") from None
 
     def client(self, name: str) -> NodeClient:
         """This thread's client of a node. Raises NodeError where the node isn't running."""

@@ -12,7 +12,7 @@ import threading
 import time
 
 from gateway.nodes.member import Member
-from gateway.nodes.sources.docker import DockerReader
+from gateway.nodes.sources import source_of
 from gateway.nodes.view import Directory
 
 log = logging.getLogger("objgw")
@@ -27,7 +27,7 @@ class Discovery:
         self.directory = directory
         self.settings = settings = directory.settings
         self.healthy = True  # the last reading came, and in time
-        self._source = DockerReader(settings.node_name, settings.node_port, settings.docker_timeout)
+        self._source = source_of(settings)
         self._reading = threading.Lock()  # held while the source is read
         self._wanted = threading.Event()  # a reading is wanted soon, and nobody waits for it
         # Monotonic times: the begin of the last reading, and the end of the last good one.
@@ -113,8 +113,8 @@ class Discovery:
                 self.directory.find(found)
                 self._read = time.monotonic()
             if failure and self.healthy:
-                log.warning("Docker can't be read, the last list stays: %s", failure)
+                log.warning("%s can't be read, the last list stays: %s", self._source.what, failure)
             elif not failure and not self.healthy:
-                log.info("Docker answers again")
+                log.info("%s can be read again", self._source.what)
             self.healthy = failure is None
             self.directory.changed.notify_all()

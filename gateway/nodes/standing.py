@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
+import ssl
 import time
 
 from gateway.nodes.layout import LEASE_SECONDS, Layout
@@ -17,6 +18,9 @@ from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
 from gateway.s3.connection import Reply, UpstreamError
 
 log = logging.getLogger("objgw")
+
+# OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (x509_vfy.h).
+OTHER_NAME = (62, 64)
 
 
 class Standing:
@@ -116,7 +120,9 @@ class Standing:
     def failed(self, error: Exception) -> None:
         """Notes that a look ended without an answer."""
         self.tried = True
-        self.error = reason(error)
+        before, self.error = self.error, reason(error)
+        if isinstance(error, ssl.SSLError) and self.error != before:  # it won't mend itself
+            log.warning("node %s can't be asked: %s", self.name, self.error)
 
     def expect(self, layout: Layout) -> None:
         """Notes the layout that is in force, and whether it says that the node has a record."""
@@ -143,6 +149,12 @@ def reason(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error, UpstreamError) else error
     if isinstance(cause, TimeoutError):
         return "it doesn't answer in time"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        if cause.verify_code in OTHER_NAME:  # whose text has the node's address
+            return "its certificate is for another name"
+        return f"its certificate isn't trusted: {cause.verify_message}"
+    if isinstance(cause, ssl.SSLError):
+        return "it doesn't speak TLS"
     if isinstance(cause, ConnectionRefusedError):
         return "it refuses connections"
     return "it breaks off" if isinstance(error, UpstreamError) else "it can't be reached"

@@ -44,7 +44,8 @@ def download(
     """
     left, step, observation = reply.left, DOWNLOAD_BLOCK, current.get()
     node.downloads.add(connection)
-    pipe = wide_pipe() if relay and left > 2 * DOWNLOAD_BLOCK else ()
+    whole = relay and not node.endpoint.tls  # what comes encrypted has to pass through here
+    pipe = wide_pipe() if whole and left > 2 * DOWNLOAD_BLOCK else ()
     try:
         if reply.body:
             yield reply.body

@@ -11,7 +11,9 @@ Nothing here decides whether a request is sent again, or what a client is told: 
 
 from __future__ import annotations
 
+import functools
 import socket
+import ssl
 import time
 
 from gateway.answers import unavailable
@@ -23,6 +25,12 @@ from gateway.s3.signing import Signer
 from gateway.settings import Settings
 
 KEPT_SECONDS = 20.0  # that a connection may wait in a pool; MinIO closes it after 30 by default
+
+
+@functools.lru_cache(maxsize=4)
+def tls_context(certificates: str) -> ssl.SSLContext:
+    """What TLS to nodes trusts: these certificates (PEM), or the system's where there are none."""
+    return ssl.create_default_context(cadata=certificates or None)
 
 
 class Node:
@@ -77,11 +85,14 @@ class Node:
         if self.host is None:
             raise ConnectionRefusedError("it isn't running")
         # create_connection() would ask a resolver, in a thread, for an address.
-        sock = socket.socket(socket.AF_INET)
+        sock = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
         try:
             sock.settimeout(self._settings.connect_timeout)
             sock.connect((self.host, self.endpoint.port))
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self.endpoint.tls:
+                context = tls_context(self._settings.nodes_ca)
+                sock = context.wrap_socket(sock, server_hostname=self.endpoint.hostname)
         except BaseException:
             sock.close()
             raise

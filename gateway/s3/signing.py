@@ -21,7 +21,7 @@ class Signer:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-        self._authority = f"{endpoint.host}:{endpoint.port}"
+        self._authority = endpoint.authority
         self._second = 0
         self._stamp = self._scope = self._credential = self._to_sign = self._plain_signed = (
             self._plain_sent

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import os
 import re
+import ssl
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -29,6 +30,8 @@ WRONG_SETTINGS = {
     "OBJGW_LOG_FORMAT": ("xml",),
     "OBJGW_ACCESS_LOG": ("yes",),
     "OBJGW_PAGE": ("0",),
+    "OBJGW_NODES": ("a", "a=store:9000", "a=http://store:9000"),
+    "OBJGW_NODES_CA": ("/etc/ssl/cert.pem", "-----BEGIN CERTIFICATE-----"),
     "OBJGW_TOKENS": (" ", "\t\n", "first,second", '"first"', "first seco=nd", "naïve"),
     "OBJGW_READ_TOKENS": ("  ", "'first'"),
 }
@@ -58,6 +61,11 @@ def python(script: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=CHECKOUT, env=clean | env, capture_output=True, text=True)
 
 
+def system_certificate() -> bytes:
+    """A certificate that the system trusts (DER)."""
+    return ssl.create_default_context().get_ca_certs(binary_form=True)[0]
+
+
 def assert_stops(env: dict[str, str], *named: str) -> str:
     """The start stops with one line, which names these; the line."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("OBJGW_")}
@@ -78,7 +86,8 @@ def assert_stops(env: dict[str, str], *named: str) -> str:
 
 def variables() -> set[str]:
     """All that objgw.py takes for settings."""
-    return {f"OBJGW_{setting.name.upper()}" for setting in dataclasses.fields(Settings)}
+    settings = dataclasses.fields(Settings)
+    return {f"OBJGW_{setting.name.upper()}" for setting in settings if not setting.metadata}
 
 
 def handed_over(file: str) -> set[str]:
@@ -148,6 +157,8 @@ def test_a_file_gives_each_setting_the_value_that_a_variable_gives_it(tmp_path: 
         "OBJGW_ACCESS_LOG": "off",
         "OBJGW_PAGE": "off",
         "OBJGW_TOKENS": "first\nsecond",
+        "OBJGW_NODES": "a=http://key:secret@store:9000",
+        "OBJGW_NODES_CA": ssl.DER_cert_to_PEM_cert(system_certificate()),
     }
     wanted = dict.fromkeys(variables(), "777") | values
     for name, value in wanted.items():

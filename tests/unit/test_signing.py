@@ -51,6 +51,7 @@ records = strategies.builds(
     access_key=bounded(UNRESERVED + "-_.", 3, 20),
     secret_key=strategies.text(min_size=8, max_size=40).filter(lambda key: key.isprintable()),
     region=strategies.sampled_from(["us-east-1", "eu-central-1", "local"]),
+    hostname=strategies.just(""),
 )
 moments = strategies.integers(946684800, 4102444800)  # 2000 to 2100
 paths = bounded(UNRESERVED, 1).map(lambda id: f"/objgw/{id}")

@@ -1,1 +1,26 @@
-"""The sources of nodes: what says which nodes there are, at which address, with which keys."""
+"""Where nodes are listed: Docker, or a setting. A source says where to look, not who is there."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from gateway.nodes.sources.docker import DockerReader
+from gateway.nodes.sources.listed import NodeList
+from gateway.s3.endpoint import Endpoint
+from gateway.settings import Settings
+
+
+class Source(Protocol):
+    """What nodes are read from."""
+
+    what: str  # in a sentence of the log
+
+    def read(self) -> list[Endpoint]:
+        """The nodes by name. Raises whatever says why they can't be read."""
+
+
+def source_of(settings: Settings) -> Source:
+    """The source that the settings name."""
+    if settings.nodes:
+        return NodeList(settings)
+    return DockerReader(settings.node_name, settings.node_port, settings.docker_timeout)

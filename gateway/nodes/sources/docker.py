@@ -56,6 +56,8 @@ class DockerReader:
     They are containers of this host; on the manager of a Swarm, tasks of all its hosts, too.
     """
 
+    what = "Docker"
+
     def __init__(self, node_name: str, node_port: int, timeout: int) -> None:
         """`node_name` is part of the name of each node.
 
