@@ -1,0 +1,103 @@
+"""S3 servers that hold objects in memory: for a first look without Docker, and for tests.
+
+Each is moto's S3 (https://docs.getmoto.org) under gunicorn, in a process of its own, on loopback.
+moto is one of the packages of requirements-dev.txt.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+
+CHECKOUT = Path(__file__).parents[2]
+STOP_SECONDS = 5.0  # that a process may take to end
+
+
+def app() -> object:
+    """The WSGI application of one server."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    return DomainDispatcherApplication(create_backend_app)
+
+
+class MemoryNode:
+    """One server. As a context manager it ends its process."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.keys = f"key{secrets.token_hex(4)}", secrets.token_hex(16)
+        # The server's process inherits the socket, so that nobody can take its port in between.
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.port: int = listener.getsockname()[1]
+            bound = f"fd://{listener.fileno()}"
+            # In a folder without gunicorn.conf.py, which is the gateway's.
+            self._folder = tempfile.TemporaryDirectory(prefix="objgw-memory-")
+            self._process = start(
+                ["-k", "gthread", "--threads", "32", "--keep-alive", "75", "--timeout", "0"],
+                ["--no-control-socket", "--log-level", "warning", "-b", bound],
+                ["gateway.ctl.memory:app()"],
+                folder=Path(self._folder.name),
+                descriptors=(listener.fileno(),),
+            )
+
+    @property
+    def line(self) -> str:
+        """The node in a list of nodes (`gateway.node_list`)."""
+        return f"{self.name}=http://{':'.join(self.keys)}@127.0.0.1:{self.port}"
+
+    def __enter__(self) -> MemoryNode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        end(self._process)
+        self._folder.cleanup()
+
+
+class LocalGateway:
+    """The gateway before such nodes, on one port of loopback."""
+
+    def __init__(self, nodes: list[MemoryNode], port: int, **env: str) -> None:
+        settings = {"OBJGW_NODES": "\n".join(node.line for node in nodes), **env}
+        options = ["-b", f"127.0.0.1:{port}", "objgw:app"]
+        self.process = start(options, folder=CHECKOUT, env=settings)
+
+    def __enter__(self) -> LocalGateway:
+        return self
+
+    def __exit__(
+        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
+    ) -> None:
+        end(self.process)
+
+
+def start(
+    *options: list[str],
+    folder: Path,
+    descriptors: tuple[int, ...] = (),
+    env: dict[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """A gunicorn, in a session of its own, so that Ctrl-C is for the one who started it."""
+    command = [sys.executable, "-m", "gunicorn", *(each for some in options for each in some)]
+    environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), **(env or {})}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, pass_fds=descriptors, start_new_session=True
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and those that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(signal.SIGINT)  # gunicorn's quick stop
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP_SECONDS)
+            return
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
