@@ -97,17 +97,24 @@ def gateways_of_a_test() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def shared(lab: Lab) -> Iterator[Stack]:
-    """Three nodes and a gateway with two workers, for all tests that leave them as they were."""
+@contextmanager
+def empty_stack(lab: Lab) -> Iterator[Stack]:
+    """An empty stack, which is gone after the block."""
     stack = Stack(lab)
-    SHARED.append(stack)
     try:
-        stack.add_nodes("123")
-        stack.add_gateway({"WEB_CONCURRENCY": "2"}).wait_ready()
         yield stack
     finally:
         stack.close()
+
+
+@pytest.fixture(scope="session")
+def shared(lab: Lab) -> Iterator[Stack]:
+    """Three nodes and a gateway with two workers, for all tests that leave them as they were."""
+    with empty_stack(lab) as stack:
+        SHARED.append(stack)
+        stack.add_nodes("123")
+        stack.add_gateway({"WEB_CONCURRENCY": "2"}).wait_ready()
+        yield stack
 
 
 @pytest.fixture
@@ -127,23 +134,24 @@ def landmark(shared: Stack) -> tuple[str, bytes]:
 @pytest.fixture
 def stack(lab: Lab) -> Iterator[Stack]:
     """An empty stack of the test's own, for what can't be undone."""
-    stack = Stack(lab)
-    try:
+    with empty_stack(lab) as stack:
         yield stack
-    finally:
-        stack.close()
+
+
+@pytest.fixture
+def other(lab: Lab) -> Iterator[Stack]:
+    """A second one: another installation."""
+    with empty_stack(lab) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")
 def faulty_stack(lab: Lab) -> Iterator[Stack]:
-    stack = Stack(lab)
-    SHARED.append(stack)
-    try:
+    with empty_stack(lab) as stack:
+        SHARED.append(stack)
         stack.add_nodes("123")
         stack.add_gateway().wait_ready()
         yield stack
-    finally:
-        stack.close()
 
 
 @pytest.fixture
