@@ -256,8 +256,8 @@ class Gateway:
     def delete(self, id: str, **options: Any) -> Answer:
         return self.request("DELETE", f"/object/{id}", **options)
 
-    def logs(self) -> str:
-        log: Any = self.container.logs()
+    def logs(self, since: float | None = None) -> str:
+        log: Any = self.container.logs(since=since)
         return bytes(log).decode(errors="replace")
 
     def ctl(self, *arguments: str) -> Done:
@@ -326,13 +326,15 @@ class Gateway:
         assert not shown, f"secret keys of {shown} in the log of {self.container.name}"
         return self._end_of(log)
 
-    def condition(self) -> str:
-        """The end of its log: what it said last, and then the last requests."""
+    def condition(self, since: float) -> str:
+        """What it has said since then (Unix time), and then the last requests."""
         with suppress(docker.errors.NotFound):
-            return self._end_of(self.logs())
+            return self._end_of(self.logs(since))
         return f"---- {self.container.name}: gone"
 
     def _end_of(self, log: str) -> str:
+        for node in self.stack.nodes:
+            log = log.replace(node.password, "(a secret key)")
         lines = log.splitlines()
         said = [line for line in lines if " objgw.access " not in line]
         asked = [line for line in lines if " objgw.access " in line]

@@ -230,12 +230,13 @@ class Stack:
             f"{len(wrong)} wrong answers for ids that have nothing to do with it, first {wrong[0]}"
         )
 
-    def condition(self) -> str:
-        """The gateways' logs, and how each node is: for the report of a test that failed."""
+    def condition(self, since: float) -> str:
+        """What the gateways have said since then (Unix time), and how each node is: for the report
+        of a test that failed.
+        """
         self._told = True
-        return "\n".join(
-            [*(gateway.condition() for gateway in self.gateways), self._condition_of_nodes()]
-        )
+        told = [gateway.condition(since) for gateway in self.gateways]
+        return "\n".join([*told, self._condition_of_nodes()])
 
     def _condition_of_nodes(self) -> str:
         told = []
