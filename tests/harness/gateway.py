@@ -291,12 +291,16 @@ class Gateway:
         return self.ask_ctl("nodes").report
 
     def wait_layout(
-        self, names: Iterable[str], settled: bool | None = None, within: float = 20
+        self, names: Iterable[str], settled: bool | None = None, within: float = 60
     ) -> None:
         """Until the layout has these names, and is settled or isn't."""
         wanted = sorted(names)
 
         def there() -> bool:
+            # objgwctl is a process in the container each time: it's asked when it may be so
+            told = json.loads(self.request("GET", "/health").body)["layout"]
+            assert told["names"] == wanted, told
+            assert settled in (None, told["settled"]), told
             layout = self.layout()
             assert layout["names"] == wanted, layout
             assert settled in (None, layout["settled"]), layout
