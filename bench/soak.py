@@ -28,6 +28,7 @@ import hashlib
 import http.client
 import itertools
 import json
+import math
 import random
 import threading
 import time
@@ -52,6 +53,7 @@ SETTLED = (
 IDLE = 60.0  # seconds after which connections that nobody uses are closed, on both sides
 SPARE = 20  # descriptors that a worker may have more at the end
 PATIENCE = 90.0  # seconds that a read at the end may be refused
+LONGEST = 5  # times as long as wanted a soak may take, until there was enough of what it is about
 OWN_IDS, SHARED_IDS = 12, 4  # of each client; of all
 SIZES = (
     (0, 0, 6),
@@ -163,16 +165,24 @@ class Client:
     """One client: a connection and ids of its own."""
 
     def __init__(
-        self, number: int, port: int, seed: int, shared: list[Shared], tally: Tally
+        self,
+        number: int,
+        port: int,
+        seed: int,
+        shared: list[Shared],
+        tally: Tally,
+        pause: float = 0.0,
     ) -> None:
+        """`pause` is how long it waits after a request, in seconds, on average."""
         self.random = random.Random(f"{seed}-{number}")
         self.name = f"s{seed:x}c{number}i"
         self.own = [Model(f"{self.name}{n}") for n in range(OWN_IDS)]
-        self.shared, self.tally, self.port = shared, tally, port
+        self.shared, self.tally, self.port, self.pause = shared, tally, port, pause
         self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
-    def run(self, until: float) -> None:
-        while time.monotonic() < until:
+    def run(self, over: Callable[[], bool]) -> None:
+        while not over():
+            time.sleep(self.random.uniform(0, 2 * self.pause))
             kind = self.random.choices(list(KINDS), list(KINDS.values()))[0]
             if self.random.random() < 0.1:
                 self.use_shared(kind, self.random.choice(self.shared))
@@ -298,13 +308,20 @@ class Client:
             self.check(model, read)
 
 
-def load(seconds: float, clients: int, seed: int, port: int) -> dict[str, Any]:
-    """Runs the clients; what they saw."""
+def load(
+    seconds: float, clients: int, seed: int, port: int, writes: int = 0, pause: float = 0.0
+) -> dict[str, Any]:
+    """Runs the clients, until so many writes were acknowledged at least; what they saw."""
     tally = Tally()
     shared = [Shared(f"s{seed:x}shared{n}") for n in range(SHARED_IDS)]
-    all_clients = [Client(n, port, seed, shared, tally) for n in range(clients)]
-    until = time.monotonic() + seconds
-    in_threads([partial(client.run, until) for client in all_clients])
+    all_clients = [Client(n, port, seed, shared, tally, pause) for n in range(clients)]
+    began = time.monotonic()
+
+    def over() -> bool:
+        took = time.monotonic() - began
+        return took > LONGEST * seconds or (took > seconds and tally.acknowledged >= writes)
+
+    in_threads([partial(client.run, over) for client in all_clients])
     in_threads([client.read_back for client in all_clients])
     for each in shared:
         all_clients[0].use_shared("GET", each)
@@ -342,8 +359,13 @@ class Faults:
         self.stack, self.gateway, self.relay = stack, gateway, relay
         self.random = random.Random(seed)
         self.over = threading.Event()
+        self.until, self.least = math.inf, 0
         self.made: Counter[str] = Counter()
         self.most: dict[str, float] = {}
+
+    def plan(self, seconds: float, least: int) -> None:
+        """Be over in so many seconds, or when so many faults were made, if that takes longer."""
+        self.until, self.least = time.monotonic() + seconds, least
 
     def of_nodes(self) -> None:
         kinds = {
@@ -370,6 +392,8 @@ class Faults:
         while True:
             for kind in self.random.sample(kinds, len(kinds)):
                 if self.over.wait(self.random.uniform(1, 3)):
+                    return
+                if time.monotonic() > self.until and self.made.total() >= self.least:
                     return
                 yield kind
                 self.made[kind] += 1
@@ -441,8 +465,19 @@ class Faults:
         return sample
 
 
-def soak(stack: Stack, seconds: float, clients: int, seed: int) -> dict[str, Any]:
-    """The clients and the faults together on an empty stack; what came of it."""
+def soak(
+    stack: Stack,
+    seconds: float,
+    clients: int,
+    seed: int,
+    writes: int = 0,
+    least_faults: int = 0,
+    pause: float = 0.0,
+) -> dict[str, Any]:
+    """The clients and the faults together on an empty stack; what came of it.
+
+    It goes on, on a slow machine, until so many writes were acknowledged and faults made.
+    """
     relay, host = stack.add_relay(), stack.add_host()
     stack.add_nodes("123")
     env = {"WEB_CONCURRENCY": "2", "OBJGW_NODE_TIMEOUT": "5", "OBJGW_DOCKER_TIMEOUT": "2"}
@@ -458,17 +493,16 @@ def soak(stack: Stack, seconds: float, clients: int, seed: int) -> dict[str, Any
     def use() -> None:
         try:
             report.update(
-                gateway.load("soak.py", "--seconds", seconds, "--clients", clients, "--seed", seed)
+                gateway.load(
+                    *("soak.py", "--seconds", seconds, "--clients", clients, "--seed", seed),
+                    *("--writes", writes, "--pause", pause),
+                )
             )
         finally:
             faults.over.set()
 
-    timer = threading.Timer(seconds, faults.over.set)
-    timer.start()
-    try:
-        in_threads([use, faults.of_nodes, faults.of_the_gateway])
-    finally:
-        timer.cancel()
+    faults.plan(seconds, least_faults)
+    in_threads([use, faults.of_nodes, faults.of_the_gateway])
     made = {"faults": sum(faults.made.values()), "of each kind": dict(faults.made)}
     calm = time.monotonic() + IDLE
     while (end := faults.sample())["descriptors of a worker"] > begin[
@@ -487,12 +521,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seconds", type=float, help="instead of --minutes")
     parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--writes", type=int, default=0, help="acknowledged, at least")
+    parser.add_argument("--pause", type=float, default=0, help="of a client, in seconds")
     parser.add_argument("--seed", type=int, default=random.randrange(2**24))
     parser.add_argument("--port", type=int, default=3000)
     given = parser.parse_args()
     seconds = min(given.seconds or given.minutes * 60, 3600)
     if given.role == "load":
-        print(json.dumps(load(seconds, given.clients, given.seed, given.port)))
+        clients = given.clients, given.seed, given.port, given.writes, given.pause
+        print(json.dumps(load(seconds, *clients)))
         return
     with in_tests_container(__file__) as stack:
         report = soak(stack, seconds, given.clients, given.seed)

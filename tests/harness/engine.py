@@ -7,11 +7,11 @@ Docker socket and can refuse or hang.
 
 from __future__ import annotations
 
-import http.server
 import json
 import re
 import secrets
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +26,7 @@ import docker.errors
 import pytest
 from docker.models.containers import Container
 
+from tests.harness.networks import Networks
 from tests.harness.waiting import alone, eventually, still_network, together
 
 DOCKER_SOCKET = "/var/run/docker.sock"
@@ -57,49 +58,67 @@ class Call:
     status: int
 
 
-class Audit(http.server.ThreadingHTTPServer):
-    """The webhook that nodes send a record of each request to, each to the path /<its name>."""
+class Audit(socketserver.ThreadingTCPServer):
+    """The webhook that nodes send a record of each request to, each to the path /<its name>.
 
-    daemon_threads = True
+    Most records are never looked at, so what comes is kept as it is until somebody asks for it.
+    """
+
+    allow_reuse_address = daemon_threads = True
     request_queue_size = 64
 
     def __init__(self) -> None:
-        self._records: dict[str, list[dict[str, Any]]] = {}
+        self._lines: dict[str, list[bytes]] = {}
+        self._records: dict[str, list[dict[str, Any]]] = {}  # those lines that were asked for
         super().__init__(("0.0.0.0", 0), AuditHandler)
+        self.port: int = self.server_address[1]
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A node that was killed says nothing more: no error."""
 
-    def add(self, name: str, record: dict[str, Any]) -> None:
-        if record["api"].get("bucket") != LAYOUT_BUCKET:  # which gateways look at every second
-            self._records.setdefault(name, []).append(record)
+    def add(self, name: str, lines: bytes) -> None:
+        for line in lines.splitlines():
+            if line.strip() and ABOUT_LAYOUT not in line:
+                self._lines.setdefault(name, []).append(line)
+
+    def has(self, name: str, text: str) -> bool:
+        """Whether this text is in what the node has reported."""
+        return any(text.encode() in line for line in reversed(self._lines.get(name, [])))
 
     def of(self, name: str) -> list[dict[str, Any]]:
         """What this node has reported, but for the layout's record."""
-        return list(self._records.get(name, []))
+        records = self._records.setdefault(name, [])
+        records += map(json.loads, self._lines.get(name, [])[len(records) :])
+        return list(records)
 
     def forget(self, prefix: str) -> None:
         """Drop what nodes whose names begin so have reported."""
-        for name in list(self._records):
-            if name.startswith(prefix):
-                del self._records[name]
+        for kept in (self._lines, self._records):
+            for name in [name for name in list(kept) if name.startswith(prefix)]:
+                del kept[name]
 
 
-class AuditHandler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+# What a record of a request for the layout's record has in it. Gateways look at that every second.
+ABOUT_LAYOUT = f'"bucket":"{LAYOUT_BUCKET}"'.encode()
+
+
+class AuditHandler(socketserver.StreamRequestHandler):
+    """Reads no more of HTTP than MinIO's client makes use of: http.server would cost more than the
+    request that is told of.
+    """
+
     server: Audit
 
-    def do_POST(self) -> None:
-        for line in self.rfile.read(int(self.headers["Content-Length"])).splitlines():
-            if line.strip():
-                self.server.add(self.path[1:], json.loads(line))
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
+    def handle(self) -> None:
+        while first := self.rfile.readline():
+            length = 0
+            while (line := self.rfile.readline()) not in (b"\r\n", b""):
+                name, _, value = line.partition(b":")
+                if name.lower() == b"content-length":
+                    length = int(value)
+            self.server.add(first.split()[1][1:].decode(), self.rfile.read(length))
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
 class DockerRelay:
@@ -193,6 +212,7 @@ class Lab:
         self.labels = {OWNER: self.container}
         self.image = image_of(self.container)
         self.audit = Audit()
+        self.networks = Networks(self.docker, self.container, self.labels, f"objgwt-{self.process}")
         self._stacks = 0
 
     def build(self) -> None:

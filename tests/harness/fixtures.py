@@ -7,6 +7,7 @@ each test, `stack` an empty one of the test's own.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +15,7 @@ import docker
 import docker.errors
 import pytest
 
+from gateway.status.logs import FLUSH_SECONDS
 from tests.harness.engine import Lab
 from tests.harness.gateway import Gateway
 from tests.harness.stack import Stack
@@ -51,14 +53,26 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         Lab().clear()
 
 
+BEGAN = pytest.StashKey[float]()  # Unix time at which a test's first fixture was made
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    item.stash[BEGAN] = time.time()
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where a test or its fixture fails, the report says at once how all stacks are, shared ones
-    too.
+    too, and what their gateways have said since it began.
     """
     report = yield
     if report.failed:
-        report.sections += [(f"stack {stack.name}", stack.condition()) for stack in Stack.open]
+        time.sleep(2 * FLUSH_SECONDS)  # so that what was just asked is in the log
+        began = item.stash.get(BEGAN, 1.0)
+        report.sections += [(f"stack {stack.name}", stack.condition(began)) for stack in Stack.open]
     return report
 
 
@@ -97,17 +111,24 @@ def gateways_of_a_test() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def shared(lab: Lab) -> Iterator[Stack]:
-    """Three nodes and a gateway with two workers, for all tests that leave them as they were."""
+@contextmanager
+def empty_stack(lab: Lab) -> Iterator[Stack]:
+    """An empty stack, which is gone after the block."""
     stack = Stack(lab)
-    SHARED.append(stack)
     try:
-        stack.add_nodes("123")
-        stack.add_gateway({"WEB_CONCURRENCY": "2"}).wait_ready()
         yield stack
     finally:
         stack.close()
+
+
+@pytest.fixture(scope="session")
+def shared(lab: Lab) -> Iterator[Stack]:
+    """Three nodes and a gateway with two workers, for all tests that leave them as they were."""
+    with empty_stack(lab) as stack:
+        SHARED.append(stack)
+        stack.add_nodes("123")
+        stack.add_gateway({"WEB_CONCURRENCY": "2"}).wait_ready()
+        yield stack
 
 
 @pytest.fixture
@@ -127,23 +148,24 @@ def landmark(shared: Stack) -> tuple[str, bytes]:
 @pytest.fixture
 def stack(lab: Lab) -> Iterator[Stack]:
     """An empty stack of the test's own, for what can't be undone."""
-    stack = Stack(lab)
-    try:
+    with empty_stack(lab) as stack:
         yield stack
-    finally:
-        stack.close()
+
+
+@pytest.fixture
+def other(lab: Lab) -> Iterator[Stack]:
+    """A second one: another installation."""
+    with empty_stack(lab) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")
 def faulty_stack(lab: Lab) -> Iterator[Stack]:
-    stack = Stack(lab)
-    SHARED.append(stack)
-    try:
+    with empty_stack(lab) as stack:
+        SHARED.append(stack)
         stack.add_nodes("123")
         stack.add_gateway().wait_ready()
         yield stack
-    finally:
-        stack.close()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from docker.models.networks import Network
 
 from tests.harness.engine import Lab, read_in
 from tests.harness.node import Node
+from tests.harness.processes import Process, Watch
 from tests.harness.waiting import eventually, random_id, together
 
 
@@ -78,46 +79,6 @@ class RawConnection(http.client.HTTPConnection):
 
 
 @dataclass(frozen=True)
-class Process:
-    """A process of the gateway, told by /proc: the fields of its status, its open files, its
-    clients' ports.
-    """
-
-    status: dict[str, str]
-    descriptors: int
-    clients: list[int]
-
-    @property
-    def memory(self) -> int:
-        """Bytes in memory (VmRSS)."""
-        return int(self.status["VmRSS"].split()[0]) * 1024
-
-
-# What `Gateway.processes` runs. Neither it nor a health check is a child of process 1.
-PROCESSES = r"""
-import contextlib, json, os, pathlib
-def links(folder):
-    for each in (folder / "fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            yield os.readlink(each)
-rows = [line.split() for line in open("/proc/net/tcp").readlines()[1:]]
-ports = {f"socket:[{row[9]}]": int(row[2][-4:], 16) for row in rows if row[1].endswith(":0BB8") and row[3] == "01"}
-found = {}
-for folder in sorted(pathlib.Path("/proc").glob("[0-9]*"), key=lambda folder: int(folder.name)):
-    try:
-        status = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines() if ":\t" in line)
-        files = list(links(folder))
-    except OSError:
-        continue
-    if folder.name == "1" or status["PPid"] == "1":
-        found[folder.name] = {
-            "status": status, "descriptors": len(files), "clients": [ports[file] for file in files if file in ports]
-        }
-print(json.dumps(found))
-"""  # noqa: E501
-
-
-@dataclass(frozen=True)
 class Session:
     """A client's connection to a gateway."""
 
@@ -165,6 +126,11 @@ class Gateway:
     address: str = ""
     host: Container | None = None  # that has its network
     concurrency: int = 1  # workers that it's told to have
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(
+            self.stack.lab, self.stack.labels, self.container, self.host or self.container
+        )
 
     def start(self) -> None:
         self.container.start()
@@ -260,26 +226,7 @@ class Gateway:
     def processes(self) -> dict[int, Process]:
         """gunicorn's processes by their ids, the arbiter (1) before the workers."""
 
-        def look() -> dict[int, Process]:
-            # From a container beside it: within its own, what has changed its user can't be looked
-            # into.
-            beside = self.stack.lab.docker.containers.run(
-                "python:3.13-slim",
-                ["python", "-c", PROCESSES],
-                labels=self.stack.labels,
-                pid_mode=f"container:{self.container.id}",
-                network_mode=f"container:{(self.host or self.container).id}",
-                cap_add=["SYS_PTRACE"],
-                detach=True,
-            )
-            try:
-                beside.wait()
-                output: Any = beside.logs(stderr=False)
-            finally:
-                beside.remove(force=True)
-            return {int(id): Process(**found) for id, found in json.loads(output).items()}
-
-        found: dict[int, Process] = eventually(look)
+        found: dict[int, Process] = eventually(lambda: self._watch.look(self.address))
         return found
 
     def workers(self) -> dict[int, Process]:
@@ -309,8 +256,8 @@ class Gateway:
     def delete(self, id: str, **options: Any) -> Answer:
         return self.request("DELETE", f"/object/{id}", **options)
 
-    def logs(self) -> str:
-        log: Any = self.container.logs()
+    def logs(self, since: float | None = None) -> str:
+        log: Any = self.container.logs(since=since)
         return bytes(log).decode(errors="replace")
 
     def ctl(self, *arguments: str) -> Done:
@@ -344,12 +291,16 @@ class Gateway:
         return self.ask_ctl("nodes").report
 
     def wait_layout(
-        self, names: Iterable[str], settled: bool | None = None, within: float = 20
+        self, names: Iterable[str], settled: bool | None = None, within: float = 60
     ) -> None:
         """Until the layout has these names, and is settled or isn't."""
         wanted = sorted(names)
 
         def there() -> bool:
+            # objgwctl is a process in the container each time: it's asked when it may be so
+            told = json.loads(self.request("GET", "/health").body)["layout"]
+            assert told["names"] == wanted, told
+            assert settled in (None, told["settled"]), told
             layout = self.layout()
             assert layout["names"] == wanted, layout
             assert settled in (None, layout["settled"]), layout
@@ -369,27 +320,35 @@ class Gateway:
         assert not shown, f"{shown} in an answer: {text}"
         assert "Traceback" not in text
 
-    def assert_discreet_log(self) -> None:
-        with suppress(docker.errors.NotFound):
+    def close(self) -> str:
+        """The end of its log, for the report; asserts that no secret key is in it."""
+        try:
             log = self.logs()
-            assert not [node.name for node in self.stack.nodes if node.password in log], (
-                "a secret key in the log"
-            )
+        except docker.errors.NotFound:
+            return f"---- {self.container.name}: gone"
+        shown = [node.name for node in self.stack.nodes if node.password in log]
+        assert not shown, f"secret keys of {shown} in the log of {self.container.name}"
+        return self._end_of(log)
 
-    def condition(self) -> str:
-        """The end of its log: what it said last, and then the last requests."""
+    def condition(self, since: float) -> str:
+        """What it has said since then (Unix time), and then the last requests."""
         with suppress(docker.errors.NotFound):
-            lines = self.logs().splitlines()
-            said = [line for line in lines if " objgw.access " not in line]
-            asked = [line for line in lines if " objgw.access " in line]
-            return "\n".join([f"---- {self.container.name}", *said[-60:], *asked[-20:]])
+            return self._end_of(self.logs(since))
         return f"---- {self.container.name}: gone"
+
+    def _end_of(self, log: str) -> str:
+        for node in self.stack.nodes:
+            log = log.replace(node.password, "(a secret key)")
+        lines = log.splitlines()
+        said = [line for line in lines if " objgw.access " not in line]
+        asked = [line for line in lines if " objgw.access " in line]
+        return "\n".join([f"---- {self.container.name}", *said[-60:], *asked[-20:]])
 
     def remove(self) -> None:
         """Remove the container, which others on the stack don't need any more."""
         self.stack.gateways.remove(self)
-        print(self.condition())
+        self._watch.remove()
         try:
-            self.assert_discreet_log()
+            print(self.close())
         finally:
             self.stack.lab.drop(self.container.remove, v=True, force=True)

@@ -145,7 +145,7 @@ class Clients:
         chance = random.Random()
         with ExitStack() as stack:
             sessions = [stack.enter_context(gateway.session()) for gateway in self.gateways]
-            while not self._over.wait(0.02):
+            while not self._over.wait(0.05):
                 session, kind = (
                     chance.choice(sessions),
                     chance.choices(list(KINDS), list(KINDS.values()))[0],
@@ -313,7 +313,7 @@ def assert_at_home(
     layout, done = gateway.layout(), gateway.ask_ctl("check")
     assert layout["settled"]
     assert layout["names"] == names
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
     report = done.report
     assert report["clean"] is True
     assert [report[what] for what in ("misplaced", "strays", "uploads", "markers")] == [
@@ -321,7 +321,7 @@ def assert_at_home(
         0,
         0,
         0,
-    ], report
+    ], str(report)
     assert report["objects"] == len({id for node in [*nodes, *others] for id in node.ids()})
 
 
@@ -338,19 +338,19 @@ def assert_one_request_upstream(
 
 def rebalance(gateway: Gateway) -> None:
     done = gateway.ctl("rebalance")
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
 
 
 def take_out(gateway: Gateway, node: Node) -> None:
     """The node leaves; what it holds stays there for now."""
     done = gateway.ctl("remove", node.name, "--no-rebalance")
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
 
 
 def let_in(gateway: Gateway, node: Node) -> None:
     """A node that was taken out joins again."""
     done = gateway.ctl("add", node.name)
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
 
 
 def filled(stack: Stack, objects: int) -> tuple[Gateway, list[Model]]:

@@ -49,7 +49,7 @@ class Node:
         """Make and start the container; returns when MinIO answers."""
         lab, stack, network = self.stack.lab, self.stack, str(self.network.name)
         keys = {"MINIO_ROOT_USER": self.user, "MINIO_ROOT_PASSWORD": self.password}
-        hook = f"http://{stack.tests_address(self.network)}:{lab.audit.server_port}/{self.name}"
+        hook = f"http://{stack.tests_address(self.network)}:{lab.audit.port}/{self.name}"
         lab.docker.volumes.create(self.name, labels=stack.labels)
         self.container = lab.docker.containers.create(
             MINIO,
@@ -158,9 +158,7 @@ class Node:
         mark = f"mark-{secrets.token_hex(8)}"
         self.client().bucket_exists(mark)
         audit = self.stack.lab.audit
-        eventually(
-            lambda: any(record["api"].get("bucket") == mark for record in audit.of(self.name))
-        )
+        eventually(audit.has, self.name, mark)
         return [
             Call(
                 record["api"].get("name", ""),

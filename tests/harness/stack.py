@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import itertools
 import secrets
 import threading
@@ -11,16 +10,15 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, ClassVar
 
-import docker
 import docker.errors
 from docker.models.containers import Container
 from docker.models.networks import Network
-from docker.types import IPAMConfig, IPAMPool
 
 from tests.harness.engine import CHECKOUT, DOCKER_SOCKET, STACK, DockerRelay, Lab
 from tests.harness.gateway import Gateway
+from tests.harness.networks import Bridge
 from tests.harness.node import Node
-from tests.harness.waiting import eventually, owner, random_id, still_network, together
+from tests.harness.waiting import eventually, owner, random_id, together
 
 
 class Stack:
@@ -39,47 +37,25 @@ class Stack:
         self.gateways: list[Gateway] = []
         self.secrets: set[str] = set()
         self._relays: list[DockerRelay] = []
-        self._networks: dict[str, str] = {}  # name → the tests' own address on it
-        self._addresses, self._numbers = itertools.count(1000), itertools.count(1)
+        self._networks: dict[str, Bridge] = {}  # by name
+        self._numbers = itertools.count(1)
         self._told = False  # how it is, in the report of a test that failed
         self.open.append(self)
         self.network = self.add_network()
 
     def add_network(self) -> Network:
-        """A bridge network that the tests are attached to, on a subnet that Docker chose."""
-        name, networks = f"{self.name}-net-{len(self._networks) + 1}", self.lab.docker.networks
-
-        def create() -> Network:
-            # Docker gives fixed addresses only on a subnet that it was told: so it's told the one
-            # that it chose.
-            free = networks.create(name, labels=self.labels)
-            free.reload()
-            subnet = free.attrs["IPAM"]["Config"][0]["Subnet"]
-            free.remove()
-            try:
-                return networks.create(
-                    name,
-                    labels=self.labels,
-                    ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)]),
-                )
-            except docker.errors.APIError as error:  # another run took it in between
-                raise AssertionError("subnet taken") from error
-
-        network: Network = eventually(create)
-        with still_network():
-            network.connect(self.lab.container)
-        network.reload()
-        mine = network.attrs["Containers"][self.lab.container]["IPv4Address"]
-        self._networks[name] = mine.split("/")[0]
-        return network
+        """One more, which the tests are attached to."""
+        taken = self.lab.networks.take()
+        self._networks[taken.name] = taken
+        return taken.network
 
     def tests_address(self, network: Network | None = None) -> str:
-        return self._networks[str((network or self.network).name)]
+        """The tests' own address on it."""
+        return self._networks[str((network or self.network).name)].tests_address
 
     def new_address(self) -> str:
         """An address on the stack's network that nothing had before."""
-        subnet = ipaddress.ip_network(self.network.attrs["IPAM"]["Config"][0]["Subnet"])
-        return str(subnet[next(self._addresses)])
+        return self._networks[str(self.network.name)].new_address()
 
     def add_node(
         self,
@@ -254,25 +230,32 @@ class Stack:
             f"{len(wrong)} wrong answers for ids that have nothing to do with it, first {wrong[0]}"
         )
 
-    def condition(self) -> str:
-        """The gateways' logs, and how each node is: for the report of a test that failed."""
-        told = [gateway.condition() for gateway in self.gateways]
+    def condition(self, since: float) -> str:
+        """What the gateways have said since then (Unix time), and how each node is: for the report
+        of a test that failed.
+        """
+        self._told = True
+        told = [gateway.condition(since) for gateway in self.gateways]
+        return "\n".join([*told, self._condition_of_nodes()])
+
+    def _condition_of_nodes(self) -> str:
+        told = []
         for node in self.nodes:
             with suppress(docker.errors.APIError):
-                told.append(node.condition())
-        self._told = True
+                told.append(node.condition().replace(node.password, "(its secret key)"))
         return "\n".join(told)
 
     def close(self) -> None:
         """Remove it all. What pytest shows where a fixture failed goes to stdout."""
         self.open.remove(self)
         try:
+            told = [*map(Gateway.close, self.gateways), self._condition_of_nodes()]
             if not self._told:
-                print(self.condition())
-            for gateway in self.gateways:
-                gateway.assert_discreet_log()
+                print("\n".join(told))
         finally:
             for relay in self._relays:
                 relay.close()
             self.lab.sweep(f"{STACK}={self.name}")
             self.lab.audit.forget(self.marker)
+            for network in self._networks.values():
+                self.lab.networks.give_back(network)

@@ -78,12 +78,12 @@ def test_without_docker_requests_go_on_and_once_it_is_back_a_node_made_anew_is_f
     assert_only_own_ids_reached(faulty)
 
 
-def test_docker_is_asked_no_more_often_because_of_requests(stack: Stack) -> None:
-    relay = stack.add_relay()
-    node = stack.add_node("1")
-    gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600"}, relay=relay)
+def test_docker_is_asked_no_more_often_because_of_requests(shared: Stack) -> None:
+    relay = shared.add_relay()
+    gateway = shared.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600"}, relay=relay)
     gateway.wait_ready()
-    id = store(stack, [node])[node]
+    id = shared.id_of(shared.nodes[0])
+    assert gateway.put(id, id.encode()).status == 200
     together(
         [partial(has, gateway, id)] * 4
     )  # each on a connection of its own, which Docker is asked about

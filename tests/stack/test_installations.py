@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-
-import pytest
 
 from gateway.nodes.layout import LEASE_SECONDS, SWITCH_SECONDS
-from tests.harness.engine import Lab
 from tests.harness.gateway import Gateway
 from tests.harness.http import store
 from tests.harness.layout import names_of, record_of
@@ -16,16 +12,6 @@ from tests.harness.stack import Stack
 from tests.harness.waiting import always, eventually, random_id
 
 LONG = SWITCH_SECONDS + 2 * LEASE_SECONDS  # seconds in which a layout would have changed
-
-
-@pytest.fixture
-def other(lab: Lab) -> Iterator[Stack]:
-    """A second stack of the test's own: another installation."""
-    stack = Stack(lab)
-    try:
-        yield stack
-    finally:
-        stack.close()
 
 
 def begin(stack: Stack, suffixes: str) -> tuple[Gateway, list[str]]:

@@ -159,7 +159,7 @@ def test_what_is_under_way_while_objects_move_is_whole_and_uploads_across_the_sw
         http.client.parse_headers(download.file)
         assert download.file.read(len(large)) == large
         mover.join()
-    assert done[0].code == 0, done
+    assert done[0].code == 0, str(done)
     assert slowest < 8
     assert {gateway.get(id).body for id in (slow, quick)} == {large}
     assert {gateway.get(id).body for id in ids} == {b"the new object"}

@@ -72,7 +72,7 @@ def test_a_node_that_came_back_empty_is_not_taken_for_what_it_was_until_that_is_
     assert gateway.ctl("remove", "--lost", lost.name).code == 2  # without --yes
     assert_split(gateway, models, lost)
     done = gateway.ctl("remove", "--lost", lost.name, "--yes")
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
     for model in gone:
         eventually(lambda id=model.id: gateway.get(id).status == 404, within=JOIN)
         model.version = ABSENT

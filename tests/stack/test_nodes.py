@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import pytest
@@ -19,8 +20,9 @@ from tests.harness.checks import (
     store,
     stores,
 )
-from tests.harness.engine import BUCKET
-from tests.harness.gateway import Answer
+from tests.harness.engine import BUCKET, DockerRelay, Lab
+from tests.harness.fixtures import empty_stack
+from tests.harness.gateway import Answer, Gateway
 from tests.harness.http import MIB
 from tests.harness.node import Node
 from tests.harness.stack import Stack
@@ -29,10 +31,12 @@ from tests.harness.waiting import always, eventually, random_id, together
 
 @pytest.mark.parametrize("change", ["address", "keys", "address and keys"])
 def test_the_first_request_after_a_node_was_made_anew_succeeds_though_no_renewal_is_due(
-    stack: Stack, change: str
+    faulty: Stack, change: str
 ) -> None:
-    node, other = stack.add_nodes("12")
-    gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_CONNECT_TIMEOUT": "0.5"})
+    node, other = faulty.nodes[:2]
+    gateway = faulty.add_gateway(
+        {"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_CONNECT_TIMEOUT": "0.5"}
+    )
     gateway.wait_ready()
     large = secrets.token_bytes(MIB)
     requests: list[Callable[[str], Answer]] = [
@@ -45,11 +49,11 @@ def test_the_first_request_after_a_node_was_made_anew_succeeds_though_no_renewal
     ]
     statuses = []
     for request in requests:
-        ids = store(stack, [node, other])
+        ids = store(faulty, [node, other])
         node.recreate(
             user=f"user{secrets.token_hex(6)}" if "keys" in change else None,
             password=f"pass{secrets.token_hex(12)}" if "keys" in change else None,
-            address=stack.new_address() if "address" in change else None,
+            address=faulty.new_address() if "address" in change else None,
         )
         statuses.append(request(ids[node]).status)
         assert has(gateway, ids[other])
@@ -64,64 +68,82 @@ def swap_addresses(one: Node, two: Node) -> None:
     two.create(first)
 
 
+@pytest.fixture(scope="module")
+def twins(lab: Lab) -> Iterator[Stack]:
+    """Two nodes with equal keys."""
+    with empty_stack(lab) as stack:
+        for suffix in "12":
+            stack.add_node(suffix, "samesame", "samesamesecret")
+        yield stack
+
+
+@contextmanager
+def gateway_of(twins: Stack, **env: str) -> Iterator[tuple[Gateway, DockerRelay]]:
+    """One with these settings that finds Docker through a relay."""
+    relay = twins.add_relay()
+    gateway = twins.add_gateway(env, relay=relay)
+    try:
+        gateway.wait_ready()
+        yield gateway, relay
+    finally:
+        gateway.remove()
+        relay.close()
+
+
 @pytest.mark.parametrize("delay", [0, 0.2, 0.6])
 def test_nodes_with_equal_keys_that_swapped_addresses_unseen_never_get_each_others_requests(
-    stack: Stack, delay: float
+    twins: Stack, delay: float
 ) -> None:
-    relay = stack.add_relay()
-    nodes = [stack.add_node(suffix, "samesame", "samesamesecret") for suffix in "12"]
-    gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600"}, relay=relay)
-    gateway.wait_ready()
-    ids = store(stack, nodes)
-    swap_addresses(*nodes)
-    relay.delay = delay  # to each of the handful of requests that one look at the nodes takes
-    at_once = [  # more requests than there are kept connections, so that some make new ones
-        request
-        for node in nodes * 4
-        for request in (
-            partial(gateway.get, ids[node]),
-            partial(gateway.put, stack.id_of(node), b"new"),
-        )
-    ]
-    statuses = [answer.status for answer in together(at_once)]
-    relay.delay = 0
-    assert_only_own_ids_reached(stack)
-    assert set(statuses) <= {200, 503}
-    for node in nodes:
-        eventually(has, gateway, ids[node], within=PROMPT)
-        assert node.ids() == {id for each in nodes for id in each.ids() if stack.owner(id) is node}
-    assert_only_own_ids_reached(stack)
+    nodes = twins.nodes
+    with gateway_of(twins, OBJGW_DISCOVERY_SECONDS="3600") as (gateway, relay):
+        ids = store(twins, nodes)
+        swap_addresses(*nodes)
+        relay.delay = delay  # to each of the handful of requests that one look at the nodes takes
+        at_once = [  # more requests than there are kept connections, so that some make new ones
+            request
+            for node in nodes * 4
+            for request in (
+                partial(gateway.get, ids[node]),
+                partial(gateway.put, twins.id_of(node), b"new"),
+            )
+        ]
+        statuses = [answer.status for answer in together(at_once)]
+        relay.delay = 0
+        assert_only_own_ids_reached(twins)
+        assert set(statuses) <= {200, 503}
+        for node in nodes:
+            eventually(has, gateway, ids[node], within=PROMPT)
+            held = {id for each in nodes for id in each.ids() if twins.owner(id) is node}
+            assert node.ids() == held
+        assert_only_own_ids_reached(twins)
 
 
 @pytest.mark.parametrize("delay", [0, 0.3])
 def test_while_nodes_with_equal_keys_swap_addresses_no_request_reaches_the_wrong_one(
-    stack: Stack, delay: float
+    twins: Stack, delay: float
 ) -> None:
-    relay = stack.add_relay()
-    one, two = (stack.add_node(suffix, "samesame", "samesamesecret") for suffix in "12")
-    gateway = stack.add_gateway(relay=relay)
-    gateway.wait_ready()
-    ids = store(stack, stack.nodes)
+    one, two = twins.nodes
     over, statuses = threading.Event(), set[int]()
+    with gateway_of(twins) as (gateway, relay):
+        ids = store(twins, twins.nodes)
 
-    def use() -> None:
-        while not over.is_set():
-            for node in (one, two):
-                statuses.update(
-                    (gateway.get(ids[node]).status, gateway.put(stack.id_of(node), b"new").status)
-                )
+        def use() -> None:
+            while not over.is_set():
+                for node in (one, two):
+                    got, put = gateway.get(ids[node]), gateway.put(twins.id_of(node), b"new")
+                    statuses.update((got.status, put.status))
 
-    thread = threading.Thread(target=use)
-    thread.start()
-    try:
-        relay.delay = delay
-        swap_addresses(one, two)
-        eventually(lambda: all(has(gateway, id) for id in ids.values()), within=20)
-    finally:
-        over.set()
-        thread.join()
-    assert_only_own_ids_reached(stack)
-    assert statuses <= {200, 503}
+        thread = threading.Thread(target=use)
+        thread.start()
+        try:
+            relay.delay = delay
+            swap_addresses(one, two)
+            eventually(lambda: all(has(gateway, id) for id in ids.values()), within=PROMPT)
+        finally:
+            over.set()
+            thread.join()
+        assert_only_own_ids_reached(twins)
+        assert statuses <= {200, 503}
 
 
 def test_ids_of_a_paused_node_get_503_at_once_and_all_others_are_untouched(faulty: Stack) -> None:
@@ -152,14 +174,13 @@ def test_a_node_that_is_silent_for_too_long_gets_503_for_its_request(faulty: Sta
         assert has(gateway, ids[other])
 
 
-def test_a_node_that_moves_to_another_address_while_it_runs_is_found_again(stack: Stack) -> None:
-    moved, other = stack.add_nodes("12")
-    gateway = stack.add_gateway()
-    gateway.wait_ready()
-    ids = store(stack, stack.nodes)
-    with stack.steady(gateway, [ids[other]]):
-        stack.network.disconnect(moved.container)
-        stack.network.connect(moved.container, ipv4_address=stack.new_address())
+def test_a_node_that_moves_to_another_address_while_it_runs_is_found_again(faulty: Stack) -> None:
+    gateway, (moved, *others), network = faulty.gateways[0], faulty.nodes, faulty.network
+    ids = store(faulty, faulty.nodes)
+    with faulty.steady(gateway, [ids[other] for other in others]):
+        network.disconnect(moved.container)
+        moved.address = faulty.new_address()
+        network.connect(moved.container, ipv4_address=moved.address)
         eventually(lambda: gateway.get(ids[moved], timeout=2).status == 200, within=PROMPT)
 
 
@@ -236,34 +257,32 @@ def test_a_gateway_on_several_networks_finds_the_nodes_of_each(stack: Stack) -> 
 
 
 def test_what_compose_does_to_names_while_it_recreates_a_container_changes_nothing(
-    stack: Stack,
+    faulty: Stack,
 ) -> None:
-    relay = stack.add_relay()
-    *_, node = stack.add_nodes(
-        "123"
-    )  # the last, which a name that begins with a digit would make the first
-    gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "0.1"}, relay=relay)
+    relay = faulty.add_relay()
+    node = faulty.nodes[-1]  # which a name that begins with a digit would make the first
+    gateway = faulty.add_gateway({"OBJGW_DISCOVERY_SECONDS": "0.1"}, relay=relay)
     gateway.wait_ready()
-    ids = store(stack, stack.nodes)
+    ids = store(faulty, faulty.nodes)
 
     def renewed() -> bool:
         before = relay.requests
         return bool(eventually(lambda: relay.requests > before + 5))
 
     old = node.container
-    with stack.steady(gateway, [id for each, id in ids.items() if each is not node]):
-        with stack.steady(gateway, [ids[node]]):
+    with faulty.steady(gateway, [id for each, id in ids.items() if each is not node]):
+        with faulty.steady(gateway, [ids[node]]):
             old.rename(f"0123456789ab_{node.name}")
             assert renewed()
         old.stop(timeout=3)
         assert renewed()
         assert_unavailable_for_all_methods(gateway, ids[node])
-        node.create(stack.new_address())  # both are there now, the old one stopped
+        node.create(faulty.new_address())  # both are there now, the old one stopped
         eventually(has, gateway, ids[node], within=PROMPT)
-        with stack.steady(gateway, [ids[node]]):
+        with faulty.steady(gateway, [ids[node]]):
             old.remove()
             assert renewed()
-    assert_only_own_ids_reached(stack)
+    assert_only_own_ids_reached(faulty)
 
 
 def test_a_bucket_that_is_gone_is_made_again(stack: Stack) -> None:

@@ -81,15 +81,27 @@ class Browser(webdriver.Chrome):
         return next((file.read_bytes() for file in self.downloads.glob(f"{id}*")), b"")
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Browser]:
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with still_network():
-        browser = Browser(tmp_path)
+        browser = Browser(tmp_path_factory.mktemp("chromium"))
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+@pytest.fixture
+def browser(chromium: Browser) -> Iterator[Browser]:
+    """One that is open anyway, on an empty page: the gateway's page keeps nothing in it."""
+    with still_network():
+        chromium.look()
         try:
-            yield browser
-            assert browser.complaints() == []
+            yield chromium
+            assert chromium.complaints() == []
         finally:
-            browser.quit()
+            chromium.get("about:blank")
+            chromium.complaints()
 
 
 def open_page(browser: Browser, gateway: Gateway) -> None:

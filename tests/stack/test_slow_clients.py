@@ -136,9 +136,11 @@ def test_a_client_that_does_not_read_its_download_is_dropped_in_time(hasty: Gate
 
 def test_600_slow_clients_of_all_kinds_at_once_cost_20_normal_ones_no_request(stack: Stack) -> None:
     report = slow(stack, each=200, seconds=6, client_timeout=3)
-    assert report["failed"] == report["failed in quiet"] == {}, report
-    assert report["slow clients"] >= 550, report
-    assert report["dropped"] > 200, report
-    assert report["requests"] > 100, report
+    assert report["failed"] == report["failed in quiet"] == {}, str(report)
+    # on a machine without a core to spare a node's lease may run out for a moment
+    assert report["refused at first"] <= report["requests"] / 20, str(report)
+    assert report["slow clients"] >= 550, str(report)
+    assert report["dropped"] > 200, str(report)
+    assert report["requests"] >= 200, str(report)
     assert report["workers replaced"] == 0
     assert not report["something stored"]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from functools import partial
+from typing import NamedTuple
 
 import pytest
 from docker.models.containers import Container
 
-from tests.harness.engine import read_in
+from tests.harness.engine import Lab, read_in
+from tests.harness.fixtures import empty_stack
 from tests.harness.gateway import Gateway
 from tests.harness.http import store
+from tests.harness.node import Node
 from tests.harness.stack import Stack
-from tests.harness.waiting import eventually, owner, random_id
+from tests.harness.status import states
+from tests.harness.waiting import eventually, owner, random_id, together
 
 # What a web server in a node's place says to everything, also to an upload.
 ANSWERS = {
@@ -57,24 +62,37 @@ def assert_gets_nothing(gateway: Gateway, id: str, server: Container) -> None:
     assert asked == {"GET /objgw-layout/layout"}
 
 
+class Street(NamedTuple):
+    """A gateway, a node, and a web server for each of ANSWERS that has a node's name."""
+
+    gateway: Gateway
+    node: Node
+    servers: dict[str, Container]
+
+    def id_of(self, name: str | None) -> str:
+        names = [self.node.name, *(str(server.name) for server in self.servers.values())]
+        return next(id for id in iter(random_id, None) if owner(id, names) == name)
+
+
+@pytest.fixture(scope="module")
+def street(lab: Lab) -> Iterator[Street]:
+    with empty_stack(lab) as stack:
+        node = stack.add_node("1")
+        servers = together(
+            partial(stranger, stack, f"2-{number}", answer) for number, answer in enumerate(ANSWERS)
+        )
+        street = Street(stack.add_gateway(), node, dict(zip(ANSWERS, servers, strict=True)))
+        street.gateway.wait_ready([street.id_of(node.name)])
+        yield street
+
+
 @pytest.mark.parametrize("answer", ANSWERS)
-def test_a_web_server_with_a_nodes_name_gets_no_request(stack: Stack, answer: str) -> None:
-    node, server = stack.add_node("1"), stranger(stack, "2", answer)
-    names, gateway = [node.name, str(server.name)], stack.add_gateway()
-    ids = {
-        name: next(id for id in iter(random_id, None) if owner(id, names) == name) for name in names
-    }
-    gateway.wait_ready([ids[node.name]])
-    assert_gets_nothing(gateway, ids[str(server.name)], server)
-    store(gateway, id=ids[node.name])
-
-    def states() -> dict[str, str]:
-        return {
-            each["name"]: each["state"]
-            for each in json.loads(gateway.request("GET", "/health").body)["nodes"]
-        }
-
-    eventually(lambda: states() == {node.name: "up", server.name: "down"})
+def test_a_web_server_with_a_nodes_name_gets_no_request(street: Street, answer: str) -> None:
+    server = street.servers[answer]
+    assert_gets_nothing(street.gateway, street.id_of(server.name), server)
+    store(street.gateway, id=street.id_of(street.node.name))
+    eventually(lambda: states(street.gateway)[str(server.name)] == "down")
+    assert states(street.gateway)[street.node.name] == "up"
 
 
 def test_a_web_server_in_the_place_of_a_node_that_was_removed_gets_no_request(stack: Stack) -> None:

@@ -113,9 +113,12 @@ def unsettled_stack(lab: Lab) -> Iterator[Unsettled]:
         gateway.wait_ready()
         layout = Unsettled(stack, gateway, list(stack.nodes))
         for number in range(240):
-            id, body = random_id(), BODIES[number % len(BODIES)]
-            assert gateway.put(id, body, headers=HEADERS).status == 200
-            layout.there[id] = body
+            layout.there[random_id()] = BODIES[number % len(BODIES)]
+        stored = together(
+            partial(gateway.put, id, body or b"", headers=HEADERS)
+            for id, body in layout.there.items()
+        )
+        assert {answer.status for answer in stored} == {200}
         stack.add_node("4")
         wait_in_force(gateway, stack.nodes)
         layout.untouched = [id for id in layout.there if stack.owner(id) is not layout.old_home(id)]

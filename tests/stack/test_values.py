@@ -61,7 +61,7 @@ def test_a_rebalance_takes_headers_along_byte_for_byte(stack: Stack) -> None:
     stack.add_node("2")
     gateway.wait_layout([node.name for node in stack.nodes])
     done = gateway.ctl("rebalance")
-    assert done.code == 0, done
+    assert done.code == 0, str(done)
     moved = [id for id in stored if stack.owner(id) is stack.nodes[1]]
     assert {stored[id][2] for id in moved} == {10, 6 * MIB}
     for id, (name, value, size) in stored.items():
