@@ -93,7 +93,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         each.add_argument("--jobs", type=positive, default=JOBS, help=number)
         each.add_argument("--limit", type=bandwidth, default=0.0, metavar="RATE", help=rate)
         flag(each, "--wait", "where another rebalance is at work, wait for its end")
-    showing = command("demo", demo, "a first look without Docker: objects are held in memory")
+    showing = commands.add_parser(
+        "demo", help="a first look without Docker: objects are held in memory", **shown
+    )
     port = "of 127.0.0.1 (default 3000)"
     showing.add_argument("--port", type=int, default=3000, help=port)
     return parser.parse_args(argv)
@@ -108,8 +110,8 @@ def main() -> int:
     args = parse()
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        if args.run is demo:
-            return demo(args)
+        if args.command == "demo":
+            return demo(args.port)
         return cast(int, args.run(Cluster(Settings.from_environ(os.environ)), args))
     except KeyboardInterrupt:
         say("interrupted; it can be started again at any time")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import importlib.util
 import time
@@ -10,25 +9,30 @@ from contextlib import ExitStack, suppress
 
 from gateway.ctl.console import say
 from gateway.ctl.errors import CANNOT, FINE, CommandError
-from gateway.ctl.memory import LocalGateway, MemoryNode
+from gateway.ctl.memory import CHECKOUT, MemoryNode, end, start
 
 NODES = 3
 READY_SECONDS = 60.0  # within which the gateway has to be ready
 
 
-def demo(args: argparse.Namespace) -> int:
-    """Runs the demonstration until it is interrupted; its exit code."""
+def demo(port: int) -> int:
+    """Runs the demonstration, on this port of 127.0.0.1, until it is interrupted; its exit code."""
     if importlib.util.find_spec("moto") is None:
         raise CommandError("demo needs more packages: pip install -r requirements-dev.txt")
-    url = f"http://127.0.0.1:{args.port}"
+    url = f"http://127.0.0.1:{port}"
     with ExitStack() as stack:
         names = [f"node-{number}" for number in range(1, NODES + 1)]
         nodes = [stack.enter_context(MemoryNode(name)) for name in names]
-        gateway = stack.enter_context(LocalGateway(nodes, args.port))
+        gateway = start(
+            ["-b", f"127.0.0.1:{port}", "objgw:app"],
+            CHECKOUT,
+            env={"OBJGW_NODES": "\n".join(node.line for node in nodes)},
+        )
+        stack.callback(end, gateway)
         with suppress(KeyboardInterrupt):
             deadline = time.monotonic() + READY_SECONDS
-            while not is_ready(args.port):
-                if gateway.process.poll() is not None or time.monotonic() > deadline:
+            while not is_ready(port):
+                if gateway.poll() is not None or time.monotonic() > deadline:
                     say("the gateway hasn't started; the lines above say why")
                     return CANNOT
                 time.sleep(0.1)
@@ -40,7 +44,7 @@ def demo(args: argparse.Namespace) -> int:
                 "Ctrl-C ends it.",
                 flush=True,
             )
-            gateway.process.wait()
+            gateway.wait()
             return CANNOT
     say("ended; the objects are gone")
     return FINE

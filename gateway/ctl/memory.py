@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 
 CHECKOUT = Path(__file__).parents[2]
 STOP_SECONDS = 5.0  # that a process may take to end
@@ -40,12 +40,18 @@ class MemoryNode:
             bound = f"fd://{listener.fileno()}"
             # In a folder without gunicorn.conf.py, which is the gateway's.
             self._folder = tempfile.TemporaryDirectory(prefix="objgw-memory-")
+            options = "-k gthread --threads 32 --keep-alive 75 --timeout 0 --no-control-socket"
             self._process = start(
-                ["-k", "gthread", "--threads", "32", "--keep-alive", "75", "--timeout", "0"],
-                ["--no-control-socket", "--log-level", "warning", "-b", bound],
-                ["gateway.ctl.memory:app()"],
-                folder=Path(self._folder.name),
-                descriptors=(listener.fileno(),),
+                [
+                    *options.split(),
+                    "--log-level",
+                    "warning",
+                    "-b",
+                    bound,
+                    "gateway.ctl.memory:app()",
+                ],
+                Path(self._folder.name),
+                (listener.fileno(),),
             )
 
     @property
@@ -57,35 +63,22 @@ class MemoryNode:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process; its objects are gone."""
         end(self._process)
         self._folder.cleanup()
 
 
-class LocalGateway:
-    """The gateway before such nodes, on one port of loopback."""
-
-    def __init__(self, nodes: list[MemoryNode], port: int, **env: str) -> None:
-        settings = {"OBJGW_NODES": "\n".join(node.line for node in nodes), **env}
-        options = ["-b", f"127.0.0.1:{port}", "objgw:app"]
-        self.process = start(options, folder=CHECKOUT, env=settings)
-
-    def __enter__(self) -> LocalGateway:
-        return self
-
-    def __exit__(
-        self, _: type[BaseException] | None, __: BaseException | None, ___: TracebackType | None
-    ) -> None:
-        end(self.process)
-
-
 def start(
-    *options: list[str],
+    options: Sequence[str],
     folder: Path,
     descriptors: tuple[int, ...] = (),
-    env: dict[str, str] | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """A gunicorn, in a session of its own, so that Ctrl-C is for the one who started it."""
-    command = [sys.executable, "-m", "gunicorn", *(each for some in options for each in some)]
+    command = [sys.executable, "-m", "gunicorn", *options]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), **(env or {})}
     return subprocess.Popen(
         command, cwd=folder, env=environment, pass_fds=descriptors, start_new_session=True

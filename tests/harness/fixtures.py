@@ -10,14 +10,18 @@ import signal
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
 
 import docker
 import docker.errors
 import pytest
 
+from gateway.nodes.sources.docker import own_container_id
 from gateway.status.logs import FLUSH_SECONDS
 from tests.harness.engine import Lab
 from tests.harness.gateway import Gateway
+from tests.harness.local import LocalStack
 from tests.harness.stack import Stack
 from tests.harness.waiting import random_id
 
@@ -28,6 +32,28 @@ LONG = [
     "test_unsettled.py",
     "test_soak.py",
 ]
+
+
+# Tests of the whole run in the tests' container, which starts others beside itself.
+CONTAINERS = own_container_id() is not None and Path("/var/run/docker.sock").exists()
+WITHOUT = (
+    "There are no containers here: tests/unit, and the contract on S3 servers in memory. For the "
+    "rest: docker-compose build tests && docker-compose run --rm tests"
+)
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Where there are no containers, what needs them isn't collected."""
+    return None if CONTAINERS or collection_path.name != "stack" else True
+
+
+def pytest_report_header() -> str:
+    return "" if CONTAINERS else WITHOUT
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not CONTAINERS:
+        terminalreporter.write_line(WITHOUT)
 
 
 def pytest_configure() -> None:
@@ -44,6 +70,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     So no file's fixture is made twice that takes long, and none is left for the end, when the other
     process is idle.
     """
+    if not CONTAINERS:
+        # Each fixture that needs containers stands on this one.
+        items[:] = [item for item in items if "lab" not in getattr(item, "fixturenames", ())]
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
@@ -122,9 +151,21 @@ def empty_stack(lab: Lab) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def shared(lab: Lab) -> Iterator[Stack]:
-    """Three nodes and a gateway with two workers, for all tests that leave them as they were."""
-    with empty_stack(lab) as stack:
+def shared(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    """Three nodes and a gateway with two workers, for all tests that leave them as they were.
+
+    Where there are no containers, they are processes.
+    """
+    if not CONTAINERS:
+        local = LocalStack()
+        SHARED.append(cast(Stack, local))
+        try:
+            local.add_gateway({"WEB_CONCURRENCY": "2"}).wait_ready()
+            yield cast(Stack, local)
+        finally:
+            local.close()
+        return
+    with empty_stack(request.getfixturevalue("lab")) as stack:
         SHARED.append(stack)
         stack.add_nodes("123")
         stack.add_gateway({"WEB_CONCURRENCY": "2"}).wait_ready()

@@ -82,7 +82,7 @@ class RawConnection(http.client.HTTPConnection):
 class Session:
     """A client's connection to a gateway."""
 
-    gateway: Gateway
+    gateway: Client
     connection: RawConnection
 
     def request(
@@ -104,49 +104,24 @@ class Session:
         return answer
 
 
-class GatewayStack(Protocol):
-    """What a gateway uses of the stack that it is on."""
+class ClientStack(Protocol):
+    """What a client uses of the stack whose gateway it asks."""
 
-    lab: Lab
-    labels: dict[str, str]
-    secrets: set[str]
-    nodes: list[Node]
-    gateways: list[Gateway]
+    @property
+    def secrets(self) -> set[str]: ...
 
-    def owner(self, id: str) -> Node: ...
+    @property
+    def nodes(self) -> Sequence[Any]: ...
 
-    def id_of(self, node: Node) -> str: ...
+    def id_of(self, node: Any) -> str: ...
 
 
-@dataclass(eq=False)
-class Gateway:
-    stack: GatewayStack
-    container: Container
-    network: Network
-    address: str = ""
-    host: Container | None = None  # that has its network
-    concurrency: int = 1  # workers that it's told to have
+class Client:
+    """Requests to one gateway, wherever it runs."""
 
-    def __post_init__(self) -> None:
-        self._watch = Watch(
-            self.stack.lab, self.stack.labels, self.container, self.host or self.container
-        )
-
-    def start(self) -> None:
-        self.container.start()
-        self._find()
-
-    def restart(self) -> None:
-        self.container.restart(timeout=10)
-        self._find()
-        self.wait_up()
-
-    def _find(self) -> None:
-        container = self.host or self.container
-        container.reload()
-        self.address = container.attrs["NetworkSettings"]["Networks"][self.network.name][
-            "IPAddress"
-        ]
+    stack: ClientStack
+    address: str
+    concurrency: int
 
     def wait_up(self) -> None:
         """Until it answers anything."""
@@ -214,6 +189,68 @@ class Gateway:
     def put(self, id: str, body: bytes | Iterable[bytes] = b"", **options: Any) -> Answer:
         return self.request("PUT", f"/object/{id}", body, **options)
 
+    def delete(self, id: str, **options: Any) -> Answer:
+        return self.request("DELETE", f"/object/{id}", **options)
+
+    def assert_discreet(self, answer: Answer) -> None:
+        text = str(answer.headers) + (
+            answer.body.decode(errors="replace") if answer.status >= 400 else ""
+        )
+        shown = [
+            secret
+            for secret in tuple(self.stack.secrets)
+            if re.search(rf"\b{re.escape(secret)}\b", text)
+        ]
+        assert not shown, f"{shown} in an answer: {text}"
+        assert "Traceback" not in text
+
+
+class GatewayStack(Protocol):
+    """What a gateway uses of the stack that it is on."""
+
+    lab: Lab
+    labels: dict[str, str]
+    secrets: set[str]
+    nodes: list[Node]
+    gateways: list[Gateway]
+
+    def owner(self, id: str) -> Node: ...
+
+    def id_of(self, node: Node) -> str: ...
+
+
+@dataclass(eq=False)
+class Gateway(Client):
+    """A gateway in a container."""
+
+    stack: GatewayStack
+    container: Container
+    network: Network
+    address: str = ""
+    host: Container | None = None  # that has its network
+    concurrency: int = 1  # workers that it's told to have
+
+    def __post_init__(self) -> None:
+        self._watch = Watch(
+            self.stack.lab, self.stack.labels, self.container, self.host or self.container
+        )
+
+    def start(self) -> None:
+        self.container.start()
+        self._find()
+
+    def restart(self) -> None:
+        self.container.restart(timeout=10)
+        self._find()
+        self.wait_up()
+
+    def _find(self) -> None:
+        container = self.host or self.container
+        container.reload()
+        self.address = container.attrs["NetworkSettings"]["Networks"][self.network.name][
+            "IPAddress"
+        ]
+
     def run(self, *command: str) -> None:
         """Runs a command in the gateway's container."""
         done: Any = self.container.exec_run(list(command), user="root")
@@ -252,9 +289,6 @@ class Gateway:
         assert done.exit_code == 0, (done.output[1] or b"").decode()
         report: dict[str, Any] = json.loads(read_in(self.host, "cat", file))
         return report
-
-    def delete(self, id: str, **options: Any) -> Answer:
-        return self.request("DELETE", f"/object/{id}", **options)
 
     def logs(self, since: float | None = None) -> str:
         log: Any = self.container.logs(since=since)
@@ -307,18 +341,6 @@ class Gateway:
             return True
 
         eventually(there, within=within)
-
-    def assert_discreet(self, answer: Answer) -> None:
-        text = str(answer.headers) + (
-            answer.body.decode(errors="replace") if answer.status >= 400 else ""
-        )
-        shown = [
-            secret
-            for secret in tuple(self.stack.secrets)
-            if re.search(rf"\b{re.escape(secret)}\b", text)
-        ]
-        assert not shown, f"{shown} in an answer: {text}"
-        assert "Traceback" not in text
 
     def close(self) -> str:
         """The end of its log, for the report; asserts that no secret key is in it."""

@@ -1,0 +1,68 @@
+"""`objgwctl.py demo`: a first look without Docker."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.harness.engine import CHECKOUT
+
+
+def processes_with(text: str) -> list[int]:
+    """The ids of this machine's processes that have this text in their environment."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if text.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_the_demonstration_stores_and_returns_an_object_and_leaves_nothing_behind() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    mark = f"OBJGW_TEST_RUN={port}"
+    env = {name: value for name, value in os.environ.items() if not name.startswith("OBJGW_")}
+    command = [sys.executable, "objgwctl.py", "demo", "--port", str(port)]
+    with subprocess.Popen(
+        command,
+        cwd=CHECKOUT,
+        env={**env, "DOCKER_HOST": "unix:///nowhere", "RUN_MARK": mark},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as running:
+        try:
+            assert running.stdout
+            told = next(line for line in running.stdout if "in memory" in line)
+            assert f"http://127.0.0.1:{port}" in told
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+            connection.request("PUT", "/object/abc", b"hello")
+            assert connection.getresponse().read() == b""
+            connection.request("GET", "/object/abc")
+            assert connection.getresponse().read() == b"hello"
+            connection.close()
+        finally:
+            running.send_signal(signal.SIGINT)
+            rest, _ = running.communicate(timeout=60)
+        assert running.returncode == 0, rest
+        assert "ended; the objects are gone" in rest
+    assert processes_with(mark) == []
+
+
+def test_the_demonstration_says_so_where_its_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [
+            *(sys.executable, "objgwctl.py", "demo"),
+            *("--port", str(taken.getsockname()[1])),
+        ]
+        done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "the gateway hasn't started" in done.stderr
