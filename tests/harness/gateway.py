@@ -143,6 +143,12 @@ class Session:
         return answer
 
 
+def history_in(document: Mapping[str, Any]) -> list[list[str]]:
+    """The lists of names before the newest one, oldest first, by a layout's JSON."""
+    history: list[list[str]] = document.get("steps", [[]])[0]
+    return history
+
+
 class GatewayStack(Protocol):
     """What a gateway uses of the stack that it is on."""
 
@@ -151,6 +157,7 @@ class GatewayStack(Protocol):
     secrets: set[str]
     nodes: list[Node]
     gateways: list[Gateway]
+    history: list[list[str]]
 
     def owner(self, id: str) -> Node: ...
 
@@ -346,13 +353,17 @@ class Gateway:
     def wait_layout(
         self, names: Iterable[str], settled: bool | None = None, within: float = 20
     ) -> None:
-        """Until the layout has these names, and is settled or isn't."""
+        """Until the layout has these names, and is settled or isn't.
+
+        The stack knows by which lists of names its objects have owners then.
+        """
         wanted = sorted(names)
 
         def there() -> bool:
             layout = self.layout()
             assert layout["names"] == wanted, layout
             assert settled in (None, layout["settled"]), layout
+            self.stack.history = history_in(layout)
             return True
 
         eventually(there, within=within)
