@@ -7,8 +7,9 @@ stands on is in the package `gateway`, a folder for each subject:
 - `objects`: what a request does. While the layout is settled, that is one request to one node;
   while objects move, it is what `moving` says.
 - `nodes`: who the nodes are. A `View` has them sorted by name, and an id's owner is
-  `nodes[sha256(id) % len(nodes)]`. Threads keep the view current, from Docker and from the nodes'
-  records of the layout.
+  `nodes[sha256(id) % len(nodes)]` as long as their names don't change; `placement` says how it goes
+  on from there. Threads keep the view current, from Docker and from the nodes' records of the
+  layout.
 - `s3`: a node with its pool of connections and its signatures, and one HTTP exchange with it.
 - `status`: logs, metrics, health and the page. `server`: the gunicorn worker.
 

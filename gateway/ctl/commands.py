@@ -122,11 +122,11 @@ def confirm_loss(cluster: Cluster, survey: Survey, args: argparse.Namespace) -> 
     if is_there and not args.force and next(cluster.listing(name), None):
         remedy = f"drain it with remove {name}, without --lost (or add --force)"
         raise CommandError(f"{name} answers and holds objects: {remedy}")
-    memberships = (membership.names for membership in survey.layout.memberships)
-    names = next(names for names in memberships if not names or name in names)
+    memberships = survey.layout.memberships
+    last = next(each for each in memberships if not each.names or name in each.names)
     share = "an unknown share of all ids"
-    if names:
-        share = f"1 of {len(names)} nodes, so {1 / len(names):.1%} of all ids"
+    if last.names:
+        share = f"1 of {len(last.names)} nodes, so {last.share(name):.1%} of all ids"
     cost = "What it holds of them is given up; how many objects that are can't be counted."
     print(f"{name} is {share}. {cost}")
     if args.yes:

@@ -26,7 +26,6 @@ from gateway.ctl.listing import StoredCopy
 from gateway.ctl.lock import WorkLock
 from gateway.ctl.transfer import Transfer, moved_headers
 from gateway.nodes.layout import DELETED, EXPIRING_ETAG, EXPIRING_TOMBSTONE, TOMBSTONE_ETAG
-from gateway.nodes.placement import owner_name
 from gateway.s3.body import BLOCK, upload_of
 from gateway.s3.connection import Reply, Request
 
@@ -59,7 +58,7 @@ class Mover:
     def __init__(self, lock: WorkLock, throttle: Throttle, passed: Callable[[int], None]) -> None:
         """`passed` is told of bytes that were read, by any thread."""
         self.lock, self.cluster, self.throttle, self.passed = lock, lock.cluster, throttle, passed
-        self.names = lock.layout.names  # that objects belong to
+        self.owner = lock.layout.owner  # by id the name that an object belongs to
         self.all_names = lock.layout.all_names  # that objects may be on
 
     def move(self, key: str, listed: dict[str, StoredCopy]) -> int:
@@ -68,7 +67,7 @@ class Mover:
         `listed` may be out of date. Gives the bytes that were moved. Raises CommandError where it
         can't be done, Stopped, LayoutChanged.
         """
-        owner, pause, copies = owner_name(self.names, key), 0.5, listed
+        owner, pause, copies = self.owner(key), 0.5, listed
         for attempt in range(MOVE_ATTEMPTS):
             last = attempt == MOVE_ATTEMPTS - 1
             try:

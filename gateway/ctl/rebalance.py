@@ -19,7 +19,7 @@ from gateway.ctl.listing import StoredCopy
 from gateway.ctl.lock import WorkLock
 from gateway.ctl.mover import Mover, Throttle
 from gateway.nodes.layout import HOLD_SECONDS, LEASE_SECONDS, POLL_SECONDS, Layout
-from gateway.nodes.placement import OBJECT_ID, owner_name
+from gateway.nodes.placement import OBJECT_ID
 
 JOBS = 8  # objects that are moved at a time
 FAILURES = 20  # objects that couldn't be moved, from which on it gives up
@@ -44,7 +44,7 @@ def count_objects(cluster: Cluster, layout: Layout) -> Counts:
         if not OBJECT_ID.fullmatch(key):
             counts.other_keys += 1
             continue
-        owner = owner_name(layout.names, key)
+        owner = layout.owner(key)
         if (
             owner in copies
             and copies[owner].like_tombstone
@@ -148,7 +148,7 @@ class Rebalance:
         pool = ThreadPoolExecutor(self.options.jobs, "mover")
         try:
             for key, copies in self.cluster.ids(mover.all_names):
-                if not OBJECT_ID.fullmatch(key) or copies.keys() == {owner_name(mover.names, key)}:
+                if not OBJECT_ID.fullmatch(key) or copies.keys() == {mover.owner(key)}:
                     continue
                 while len(pending) >= self.options.jobs * 8:
                     pending = self._collect(pending, progress)

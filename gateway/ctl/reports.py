@@ -17,7 +17,7 @@ from gateway.ctl.layout_store import LayoutStore, Survey
 from gateway.ctl.listing import StoredCopy, iso_time
 from gateway.ctl.rebalance import Counts, count_objects
 from gateway.nodes.layout import Layout
-from gateway.nodes.placement import OBJECT_ID, owner_name
+from gateway.nodes.placement import OBJECT_ID
 
 Row = dict[str, Any]  # what is said of one node, or of one copy
 
@@ -88,7 +88,7 @@ def node_row(cluster: Cluster, survey: Survey, name: str) -> Row:
         "bytes": None,
         "latency": None,
         "keeps_conditions": None,
-        "share": 1 / len(layout.names) if name in layout.names else 0.0,
+        "share": layout.memberships[0].share(name),
     }
     if record is None:
         return row
@@ -136,7 +136,8 @@ def locate(cluster: Cluster, args: argparse.Namespace) -> int:
     if not OBJECT_ID.fullmatch(args.id):
         raise CommandError("an id is 1 to 32 ASCII letters and digits")
     layout = LayoutStore(cluster).survey().layout
-    owner = owner_name(layout.in_force(time.time())[0].names or layout.names, args.id)
+    newest = layout.in_force(time.time())[0]
+    owner = (newest if newest.names else layout.memberships[0]).owner(args.id)
     copies: list[StoredCopy] = []
     unreadable: list[str] = []
     for name in sorted({*layout.all_names, *cluster.endpoints}):

@@ -4,14 +4,15 @@ This module has records and rules only. It does no I/O: `gateway.nodes.store` re
 records, `gateway.nodes.records` decides when, and `gateway.nodes.view` makes of the layout what
 requests go by.
 
-The problem. An id's owner follows from the sorted list of node names (`gateway.nodes.placement`).
-When a name is added or taken out, most ids get another owner, at once, while their objects are
-still where they were. Several gateways with several workers each must agree on which list counts,
-at every moment, although none of them talks to another.
+The problem. An id's owner follows from the list of node names, and from the lists before it
+(`gateway.nodes.placement`). When a name is added or taken out, many ids get another owner, at once,
+while their objects are still where they were. Several gateways with several workers each must agree
+on which list counts, at every moment, although none of them talks to another.
 
 The answer. The nodes themselves hold the layout: each has a copy of it, the *record*. It has a
 chain of `Membership`s, newest first. A membership is a list of names with its number, the *epoch*,
-and the time from which it counts.
+and the time from which it counts. It also has its *history*, the lists before it, from which the
+slots of its names follow.
 
     one membership       the layout is settled: an id has one owner, and a miss there is a miss
     several of them      objects move: an id has candidates, its owners by all of them
@@ -56,7 +57,9 @@ layout has all names, and objects may be anywhere.
 
 The record's JSON has older words for some things: `spreads` are the memberships, `era` is the
 epoch, and `fresh` are the unrecorded names. Existing installations have such records, and scripts
-read them, so these keys stay (`Layout.document`).
+read them, so these keys stay (`Layout.document`). The histories are beside the memberships, in
+`steps`, and only where there are any. A release that doesn't know of them would compute other
+owners; it refuses a record with a key that it doesn't know, and so it serves nothing.
 """
 
 from __future__ import annotations
@@ -68,6 +71,8 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from gateway.nodes.membership import ANYWHERE, Membership
 
 RECORD = "layout"  # the record's key, in the bucket <bucket>-layout
 POLL_SECONDS = 1.0  # between two looks at a node's record
@@ -95,28 +100,13 @@ def epoch_of(headers: Mapping[str, str]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Membership:
-    """The names that ids are spread over from a time on.
-
-    Without names it says that nobody knows over which they were spread: an object may be anywhere.
-    """
-
-    epoch: int
-    since: float  # Unix time, seconds; 0: it always was so
-    names: tuple[str, ...]  # sorted
-
-
-ANYWHERE = Membership(0, 0.0, ())
-
-
-@dataclass(frozen=True, slots=True)
 class Layout:
     """What the nodes' records say. It is replaced, never changed.
 
     Each change makes its `version` higher, so that of two records the newer one can be told.
 
     >>> Layout.first(["b", "a"]).joined(["c"], now=100.0).memberships[0]
-    Membership(epoch=2, since=108.0, names=('a', 'b', 'c'))
+    Membership(epoch=2, since=108.0, names=('a', 'b', 'c'), history=(('a', 'b'),))
     """
 
     # Made with the first record, it tells installations apart: the Unix time in hexadecimal digits,
@@ -137,6 +127,10 @@ class Layout:
     def names(self) -> tuple[str, ...]:
         """The names of the newest membership, in force or about to be."""
         return self.memberships[0].names
+
+    def owner(self, object_id: str) -> str:
+        """The name that owns an id by the newest membership."""
+        return self.memberships[0].owner(object_id)
 
     @property
     def settled(self) -> bool:
@@ -253,8 +247,7 @@ class Layout:
     def _with_names(self, names: Iterable[str], now: float) -> Layout:
         """With one more membership, of these names."""
         last = self.memberships[0]
-        since = max(now + SWITCH_SECONDS, last.since)
-        newest = Membership(last.epoch + 1, since, tuple(sorted(names)))
+        newest = last.followed_by(names, max(now + SWITCH_SECONDS, last.since))
         memberships = (newest, *self.memberships)
         return replace(self, version=self.version + 1, memberships=memberships, moved=False)
 
@@ -262,6 +255,7 @@ class Layout:
 
     def document(self) -> dict[str, Any]:
         """The layout as JSON has it: in a record, and in what `objgwctl --json` prints."""
+        steps = [[list(names) for names in each.history] for each in self.memberships]
         return {
             "origin": self.origin,
             "version": self.version,
@@ -269,6 +263,7 @@ class Layout:
                 {"era": each.epoch, "since": each.since, "names": list(each.names)}
                 for each in self.memberships
             ],
+            **({"steps": steps} if any(steps) else {}),
             "moved": self.moved,
             "fresh": list(self.unrecorded),
             "removed": list(self.removed),
@@ -288,12 +283,16 @@ class Layout:
         try:
             document: dict[str, Any] = json.loads(data)
             node = document.pop("node")
+            spreads = document.pop("spreads")
+            steps = document.pop("steps", [()] * len(spreads))
             layout = cls(
                 origin=document.pop("origin"),
                 version=document.pop("version"),
                 memberships=tuple(
-                    Membership(each["era"], each["since"], tuple(each["names"]))
-                    for each in document.pop("spreads")
+                    Membership(
+                        each["era"], each["since"], tuple(each["names"]), tuple(map(tuple, history))
+                    )
+                    for each, history in zip(spreads, steps, strict=True)
                 ),
                 moved=document.pop("moved", False),
                 unrecorded=tuple(document.pop("fresh")),
@@ -309,7 +308,8 @@ class Layout:
 
     def _require_types(self, node: object) -> None:
         """Raises ValueError where what was read has other types than a record has."""
-        names = [name for membership in self.memberships for name in membership.names]
+        lists = [names for each in self.memberships for names in (each.names, *each.history)]
+        names = [name for each in lists for name in each]
         names += [*self.unrecorded, *self.removed, *self.lost]
         if not all(isinstance(name, str) for name in (node, self.origin, *names)):
             raise ValueError("a name is no text")
@@ -320,5 +320,7 @@ class Layout:
                 raise ValueError("an era is no number")
             if not isinstance(membership.since, int | float):
                 raise ValueError("a time is no number")
+            if membership.history and not all((membership.names, *membership.history)):
+                raise ValueError("a step without names")
         if not isinstance(self.version, int):
             raise ValueError("no version")

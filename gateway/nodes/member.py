@@ -7,9 +7,8 @@ looked at next. `objgwctl`, which reads the record itself, uses the plain `Node`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from gateway.nodes.placement import owner
 from gateway.nodes.standing import Standing
 from gateway.s3.endpoint import Endpoint
 from gateway.s3.node import Node
@@ -29,14 +28,12 @@ class Member(Node):
         self.being_looked_at = False  # the poller is looking at its record
         self.look_due = 0.0  # monotonic time at which it looks again
 
-    def end_uploads(self, nodes: Sequence[Member]) -> None:
-        """Ends the uploads under way whose object has another owner among `nodes`.
+    def end_uploads(self, owner: Callable[[str], Member]) -> None:
+        """Ends the uploads under way whose object has another owner: `owner` gives an id's.
 
         Who sends such an upload gets an UpstreamError, and its client 503.
         """
         for connection, request in list(self._waiting.items()):
-            if (
-                request.upload is not None
-                and owner(nodes, request.path.rpartition("/")[2]).name != self.name
-            ):
+            upload, object_id = request.upload, request.path.rpartition("/")[2]
+            if upload is not None and owner(object_id).name != self.name:
                 connection.end()

@@ -15,7 +15,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from gateway.nodes.layout import ANYWHERE, SWITCH_SECONDS, Layout, Membership
+from gateway.nodes.layout import SWITCH_SECONDS, Layout
+from gateway.nodes.membership import ANYWHERE, Membership
 
 # Within so many seconds gateways that begin at once make their first layouts.
 BEGINNING_SECONDS = 60
@@ -76,7 +77,7 @@ def merge(one: Layout, other: Layout, now: float) -> Layout:
     They are of one installation. Of one origin that is the newer one. Two of one version, or of
     two origins, were made without knowledge of each other. Where their memberships differ, both
     can't be true: then all names of both count from `SWITCH_SECONDS` after `now` (Unix time) on,
-    and objects may be anywhere.
+    without a history, and objects may be anywhere.
     """
     if one.origin == other.origin and one.version != other.version:
         return max(one, other, key=lambda layout: layout.version)

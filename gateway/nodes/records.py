@@ -36,7 +36,6 @@ from gateway.nodes.layout import (
 )
 from gateway.nodes.member import Member
 from gateway.nodes.merging import conflict_of, installations, merge, own_installation
-from gateway.nodes.placement import owner_name
 from gateway.nodes.poller import Poller
 from gateway.nodes.store import UnexpectedAnswer, may_take, write_record, writing_order
 from gateway.nodes.view import Directory
@@ -204,7 +203,7 @@ class Records:
         if any(etag.strip('"').encode() in reply.body for etag in (TOMBSTONE_ETAG, EXPIRING_ETAG)):
             return False
         own = [each.decode() for each in ids if each.isalnum()]
-        return all(owner_name(layout.names, each) == node.name for each in own)
+        return all(layout.owner(each) == node.name for each in own)
 
     def _record(self, layout: Layout, serving: list[Member]) -> None:
         """Writes a new layout to its nodes.
@@ -247,6 +246,8 @@ class Records:
         return True
 
     def _adopt(self, layout: Layout) -> None:
+        for membership in layout.memberships:
+            _ = membership.placement  # computed before the lock is held, and before it counts
         with self._changed:
             log.info("layout %d: %s, %s", layout.version, ", ".join(layout.names), layout.state)
             self.directory.layout = layout

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from gateway.nodes.layout import HOLD_SECONDS, Layout
 from gateway.nodes.member import Member
-from gateway.nodes.placement import position
+from gateway.nodes.placement import Placement, position
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 
@@ -36,24 +36,33 @@ class View(NamedTuple):
     It is replaced as a whole.
     """
 
-    nodes: tuple[Member, ...] = ()  # that ids are spread over, sorted by name
-    # The nodes of earlier memberships, newest first; None is one that was given up.
-    older: tuple[tuple[Member | None, ...], ...] = ()
+    current: Placement[Member] = Placement()  # by the newest membership in force
+    # By the memberships before that one, newest first; None is a node that was given up.
+    older: tuple[Placement[Member | None], ...] = ()
     anywhere: tuple[Member, ...] = ()  # all nodes, where nobody knows over which ids were spread
     epoch: int = 0
     moved: bool = False  # every object is with its owner, so that a miss there is a miss
     until: float = math.inf  # Unix time from which on requests wait for the next view
 
+    @property
+    def nodes(self) -> tuple[Member, ...]:
+        """The nodes that ids are spread over, sorted by name."""
+        return self.current.nodes
+
+    def owner(self, object_id: str) -> Member:
+        """The node that owns an id, where there are nodes."""
+        return self.current.owner(object_id)
+
     def candidates(self, object_id: str) -> Candidates:
         """The nodes that may have an object; while the layout is settled, its owner alone."""
         place = position(object_id)
-        owner = self.nodes[place % len(self.nodes)]
+        owner = self.current.at(place)
         if not (self.older or self.anywhere):
             return Candidates(owner)
         others: list[Member] = []
         newest = True
-        for nodes in self.older:
-            node = nodes[place % len(nodes)]
+        for earlier in self.older:
+            node = earlier.at(place)
             if node is owner:
                 # The owner had the id before others had it, so that its copy may be an old one.
                 newest = newest and not others
@@ -152,11 +161,11 @@ class Directory:
         if view == before:
             return  # requests compare views by identity, so that an equal one isn't replaced
         self.view = view
-        names = [node.name for node in view.nodes]
-        if names != [node.name for node in before.nodes]:
+        names, before_names = ([node.name for node in each.nodes] for each in (view, before))
+        if names != before_names or view.current.slots != before.current.slots:
             log.info("ids are spread over %s", ", ".join(names))
             for node in before.nodes:
-                node.end_uploads(view.nodes)
+                node.end_uploads(view.owner)
         self.changed.notify_all()
 
     def _view_of(self, layout: Layout, now: float) -> View:
@@ -165,12 +174,13 @@ class Directory:
         left = {name: None if name in layout.lost else self.by_name[name] for name in self.by_name}
         anywhere = any(not membership.names for membership in older)
         switches = [each.since for each in layout.memberships if each.since > now]
+        nodes = tuple(self.by_name[name] for name in newest.names)
         return View(
-            nodes=tuple(self.by_name[name] for name in newest.names),
+            current=Placement(nodes, newest.placement.slots),
             older=tuple(
-                tuple(left[name] for name in membership.names)
-                for membership in older
-                if membership.names
+                Placement(tuple(left[name] for name in each.names), each.placement.slots)
+                for each in older
+                if each.names
             ),
             anywhere=tuple(n for n in self.by_name.values() if anywhere and not n.standing.foreign),
             epoch=newest.epoch,

@@ -18,7 +18,6 @@ from http import HTTPStatus
 from gateway.answers import Refusal, unavailable
 from gateway.nodes.acquire import Unusable, acquire
 from gateway.nodes.member import Member
-from gateway.nodes.placement import owner
 from gateway.nodes.poller import Poller
 from gateway.nodes.standing import reason
 from gateway.nodes.view import Directory, View
@@ -205,7 +204,7 @@ class Upstream:
             except (Unusable, OSError, UpstreamError):
                 raise OwnerChanged from None
         now = self.directory.current_view()
-        if now is not view and (not now.nodes or owner(now.nodes, object_id).name != node.name):
+        if now is not view and (not now.nodes or now.owner(object_id).name != node.name):
             raise OwnerChanged
 
 

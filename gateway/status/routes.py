@@ -22,7 +22,7 @@ from urllib.parse import parse_qs
 
 from gateway.answers import RETRY_AFTER, Answer, Environ, Headers, Refusal, unavailable
 from gateway.nodes.discovery import Discovery
-from gateway.nodes.placement import OBJECT_ID, owner
+from gateway.nodes.placement import OBJECT_ID
 from gateway.s3.breaker import State
 from gateway.status.health import SAMPLE_SECONDS, SAMPLES, TICK_SECONDS, Watch
 from gateway.status.logs import stamp
@@ -172,11 +172,10 @@ class Status:
         if "id" in asked:
             if not OBJECT_ID.fullmatch(asked["id"][0]):
                 raise Refusal(HTTPStatus.BAD_REQUEST, "An id is 1 to 32 ASCII letters and digits.")
-            if not self._directory.nodes:
+            view = self._directory.view
+            if not view.nodes:
                 raise unavailable("No node is known yet.")
-            return document(
-                {"id": asked["id"][0], "node": owner(self._directory.nodes, asked["id"][0]).name}
-            )
+            return document({"id": asked["id"][0], "node": view.owner(asked["id"][0]).name})
         self._watch.page_viewed()
         watched, report = self._watch.snapshot(), self._report()
         for node in report["nodes"]:

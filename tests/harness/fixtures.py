@@ -28,6 +28,7 @@ from tests.harness.waiting import random_id
 LONG = [
     "test_swarm.py",
     "test_growing.py",
+    "test_slots.py",
     "test_layout_changes.py",
     "test_unsettled.py",
     "test_soak.py",

@@ -104,6 +104,12 @@ class Session:
         return answer
 
 
+def history_in(document: Mapping[str, Any]) -> list[list[str]]:
+    """The lists of names before the newest one, oldest first, by a layout's JSON."""
+    history: list[list[str]] = document.get("steps", [[]])[0]
+    return history
+
+
 class ClientStack(Protocol):
     """What a client uses of the stack whose gateway it asks."""
 
@@ -213,6 +219,7 @@ class GatewayStack(Protocol):
     secrets: set[str]
     nodes: list[Node]
     gateways: list[Gateway]
+    history: list[list[str]]
 
     def owner(self, id: str) -> Node: ...
 
@@ -327,7 +334,10 @@ class Gateway(Client):
     def wait_layout(
         self, names: Iterable[str], settled: bool | None = None, within: float = 60
     ) -> None:
-        """Until the layout has these names, and is settled or isn't."""
+        """Until the layout has these names, and is settled or isn't.
+
+        The stack knows by which lists of names its objects have owners then.
+        """
         wanted = sorted(names)
 
         def there() -> bool:
@@ -338,6 +348,7 @@ class Gateway(Client):
             layout = self.layout()
             assert layout["names"] == wanted, layout
             assert settled in (None, layout["settled"]), layout
+            self.stack.history = history_in(layout)
             return True
 
         eventually(there, within=within)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import itertools
+import json
 import random
 import threading
 import time
@@ -21,7 +22,7 @@ from functools import partial
 
 from gateway.nodes.layout import HOLD_SECONDS, RECORD, Layout
 from tests.harness.engine import LAYOUT_BUCKET, Call
-from tests.harness.gateway import Answer, Gateway, Session
+from tests.harness.gateway import Answer, Gateway, Session, history_in
 from tests.harness.http import code
 from tests.harness.node import Node
 from tests.harness.stack import Stack
@@ -254,19 +255,26 @@ def names_of(nodes: Iterable[Node]) -> list[str]:
 
 def record_of(node: Node) -> Layout:
     """What the node's record says."""
-    return Layout.load(node.client().get_object(LAYOUT_BUCKET, RECORD).read())[0]
+    return Layout.load(record_bytes(node))[0]
+
+
+def record_bytes(node: Node) -> bytes:
+    """The node's record, as JSON."""
+    return node.client().get_object(LAYOUT_BUCKET, RECORD).read()
 
 
 def wait_in_force(gateway: Gateway, nodes: Sequence[Node], others: Sequence[Node] = ()) -> None:
     """Until new objects land on these nodes as their names say, and not on the others.
 
-    So many of them that not all of their owners can be what they were before.
+    So many of them that not all of their owners can be what they were before. The stack knows by
+    which lists of names they have owners then.
     """
-    names = names_of(nodes)
+    names, stack = names_of(nodes), gateway.stack
 
     def switched() -> bool:
         newest = record_of(nodes[0]).memberships[0]
         assert newest.names == tuple(names)
+        stack.history = history_in(json.loads(record_bytes(nodes[0])))
         return time.time() > newest.since + HOLD_SECONDS
 
     def lands() -> bool:
@@ -274,11 +282,13 @@ def wait_in_force(gateway: Gateway, nodes: Sequence[Node], others: Sequence[Node
             id
             for name in names
             for id in itertools.islice(
-                (i for i in iter(random_id, None) if owner(i, names) == name), 10
+                (i for i in iter(random_id, None) if owner(i, names, stack.history) == name), 10
             )
         ]
         assert {gateway.put(id).status for id in ids} == {200}
-        assert places([*nodes, *others], ids) == {id: [owner(id, names)] for id in ids}
+        assert places([*nodes, *others], ids) == {
+            id: [owner(id, names, stack.history)] for id in ids
+        }
         return True
 
     eventually(switched, within=JOIN)
@@ -297,12 +307,16 @@ def assert_at_home(
     """All is settled and clean: each object is on its owner and nowhere else, a deleted one
     nowhere.
     """
-    models, names = list(models), names_of(nodes)
+    models, names, layout = list(models), names_of(nodes), gateway.layout()
+    gateway.stack.history = history = history_in(layout)
     wrong = {
         id: (found, expected)
         for (id, found), expected in zip(
             places([*nodes, *others], [model.id for model in models]).items(),
-            [[owner(model.id, names)] if model.version != ABSENT else [] for model in models],
+            [
+                [owner(model.id, names, history)] if model.version != ABSENT else []
+                for model in models
+            ],
             strict=True,
         )
         if found != expected
@@ -310,7 +324,7 @@ def assert_at_home(
     assert not wrong, (
         f"{len(wrong)} objects aren't (only) where they belong, first {next(iter(wrong.items()))}"
     )
-    layout, done = gateway.layout(), gateway.ask_ctl("check")
+    done = gateway.ask_ctl("check")
     assert layout["settled"]
     assert layout["names"] == names
     assert done.code == 0, str(done)

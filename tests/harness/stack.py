@@ -35,6 +35,7 @@ class Stack:
         self.labels = lab.labels | {STACK: self.name}
         self.nodes: list[Node] = []
         self.gateways: list[Gateway] = []
+        self.history: list[list[str]] = []  # the lists of names before this one, oldest first
         self.secrets: set[str] = set()
         self._relays: list[DockerRelay] = []
         self._networks: dict[str, Bridge] = {}  # by name
@@ -186,8 +187,8 @@ class Stack:
         return self._relays[-1]
 
     def owner(self, id: str) -> Node:
-        """The node that the id belongs to."""
-        name = owner(id, [node.name for node in self.nodes])
+        """The node that the id belongs to, by the `history` that was seen last."""
+        name = owner(id, [node.name for node in self.nodes], self.history)
         return next(node for node in self.nodes if node.name == name)
 
     def id_of(self, node: Node) -> str:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import minio
@@ -87,9 +88,27 @@ def random_id() -> str:
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(length))
 
 
-def owner(id: str, names: Iterable[str]) -> str:
-    """The node name that owns the id: written down here a second time, so that objgw.py can't
-    change it unseen.
+def owner(id: str, names: Iterable[str], history: Iterable[Iterable[str]] = ()) -> str:
+    """The node name that owns the id, where these lists of names were before: written down here a
+    second time, so that the gateway can't change it unseen.
     """
-    ordered = sorted(names)
-    return ordered[int(hashlib.sha256(id.encode()).hexdigest(), 16) % len(ordered)]
+    slots = slots_after(*(tuple(sorted(each)) for each in (*history, names)))
+    return slots[int(hashlib.sha256(id.encode()).hexdigest(), 16) % len(slots)]
+
+
+@lru_cache
+def slots_after(first: tuple[str, ...], *later: tuple[str, ...]) -> tuple[str, ...]:
+    """By slot the name that has it, after these lists of names."""
+    if not later:
+        return first
+    has = {name: list(range(n, 4096 * len(first), len(first))) for n, name in enumerate(first)}
+    for names in later:
+        left = sorted(slot for name in has.keys() - set(names) for slot in has[name])
+        has = {name: has.get(name, []) for name in names}
+        for slot in left:
+            min(has.values(), key=len).append(slot)
+        for slots in has.values():
+            slots.sort()
+        while len(most := max(has.values(), key=len)) - len(min(has.values(), key=len)) > 1:
+            min(has.values(), key=len).append(most.pop(0))
+    return tuple(name for _, name in sorted((slot, name) for name in has for slot in has[name]))

@@ -101,7 +101,7 @@ def test_what_is_under_way_while_objects_move_is_whole_and_uploads_across_the_sw
     names = [f"{stack.marker}-{suffix}" for suffix in "12"]
 
     def moving_id() -> str:
-        return next(id for id in iter(random_id, None) if owner(id, names) == names[1])
+        return next(id for id in iter(random_id, None) if owner(id, names, [names[:1]]) == names[1])
 
     body, large, slow, quick = (
         bytes(range(256)) * 1000,

@@ -193,6 +193,7 @@ def test_a_gateway_without_any_node_answers_503_and_finds_nodes_that_come_five_s
     assert gateway.request("GET", "/other").status == 404
     always(lambda: gateway.get(id).status == 503, seconds=5)
     stack.add_nodes("123")
+    gateway.wait_layout([node.name for node in stack.nodes])  # they may join one after another
 
     def good() -> bool:
         ids = [stack.id_of(node) for node in stack.nodes]

@@ -18,8 +18,8 @@ from gateway.nodes.layout import (
     POLL_SECONDS,
     SWITCH_SECONDS,
     Layout,
-    Membership,
 )
+from gateway.nodes.membership import Membership
 from gateway.nodes.merging import merge
 from tests.harness.waiting import owner
 
@@ -35,7 +35,9 @@ GROWN = ABC.joined(["d"], 200.0)
 
 SHRUNK = GROWN.without("b", 201.0)
 
-NEW = Membership(4, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d"))
+WAS = (("a", "b", "c"),)  # the history of what comes after ABC
+
+NEW = Membership(4, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d"), WAS)
 
 CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
     "grown": (GROWN, Layout("one", 8, (NEW, *ABC.memberships), unrecorded=("d",))),
@@ -45,7 +47,10 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
         Layout(
             "one",
             9,
-            (Membership(5, 202.0 + SWITCH_SECONDS, ("0", "a", "b", "c", "d")), *GROWN.memberships),
+            (
+                Membership(5, 202.0 + SWITCH_SECONDS, ("0", "a", "b", "c", "d"), (*WAS, NEW.names)),
+                *GROWN.memberships,
+            ),
             unrecorded=("0", "d"),
         ),
     ),
@@ -62,7 +67,7 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
         Layout(
             "one",
             8,
-            (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "c")), *ABC.memberships),
+            (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "c"), WAS), *ABC.memberships),
             removed=("b",),
         ),
     ),
@@ -71,7 +76,7 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
         Layout(
             "one",
             8,
-            (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "c")), *ABC.memberships),
+            (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "c"), WAS), *ABC.memberships),
             lost=("b",),
         ),
     ),
@@ -84,12 +89,36 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
             removed=("d",),
         ),
     ),
+    "grown by what has just left": (
+        SHRUNK.joined(["b"], 202.0),
+        Layout(
+            "one",
+            10,
+            (
+                Membership(6, 202.0 + SWITCH_SECONDS, ("a", "b", "c", "d"), WAS),
+                *SHRUNK.memberships,
+            ),
+            unrecorded=("b", "d"),
+        ),
+    ),
+    "grown by nothing": (
+        GROWN.joined(["a"], 202.0),
+        Layout(
+            "one",
+            9,
+            (Membership(5, 202.0 + SWITCH_SECONDS, NEW.names, WAS), *GROWN.memberships),
+            unrecorded=("d",),
+        ),
+    ),
     "switched no earlier than before": (
         ABC.joined(["d"], 200.0).joined(["e"], 100.0),
         Layout(
             "one",
             9,
-            (Membership(5, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d", "e")), *GROWN.memberships),
+            (
+                Membership(5, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d", "e"), (*WAS, NEW.names)),
+                *GROWN.memberships,
+            ),
             unrecorded=("d", "e"),
         ),
     ),
@@ -237,6 +266,17 @@ def test_the_record_of_existing_installations_is_read_and_written_to_the_byte() 
     assert RECORDED.dump("node-1") == RECORD
 
 
+def test_histories_are_in_a_key_of_their_own_that_older_releases_refuse() -> None:
+    """They refuse what they don't know, as this one does, but not within a spread."""
+    grown = RECORDED.joined(["node-5"], 1764064800.0)
+    document = json.loads(grown.dump("node-1"))
+    assert document.keys() - json.loads(RECORD).keys() == {"steps"}
+    assert document["steps"] == [[["node-1", "node-2", "node-4"]], [], [], []]
+    assert document["spreads"][1:] == json.loads(RECORD)["spreads"]
+    assert {*document["spreads"][0]} == {"era", "since", "names"}
+    assert Layout.load(grown.dump("node-1")) == (grown, "node-1")
+
+
 GOOD = json.loads(SHRUNK.dump("a"))
 
 BAD_RECORDS: dict[str, bytes] = {
@@ -259,11 +299,15 @@ BAD_RECORDS: dict[str, bytes] = {
             "names": [1]}]),
             ("spreads", [{"era": "1", "since": 0, "names": ["a"]}]),
             ("spreads", [{"era": 1, "since": None, "names": ["a"]}]),
+            ("steps", None), ("steps", []), ("steps", [[["a"]]]), ("steps", [[], [], [], []]),
+            ("steps", [[[]], [], []]), ("steps", [[["a"], []], [], []]),
+            ("steps", [[[1]], [], []]), ("steps", [["a", 1], [], []]), ("steps", [1, 2, 3]),
         ]
     },
 }  # fmt: skip
 
 del BAD_RECORDS["without moved"]  # it has a default
+del BAD_RECORDS["without steps"]  # as in a record of earlier releases
 
 
 @pytest.mark.parametrize("row", BAD_RECORDS)
@@ -311,7 +355,7 @@ def homes(layout: Layout, id: str) -> set[str] | None:
     """The names where an object may be, once all spreads are in force; None: anywhere."""
     if not all(membership.names for membership in layout.memberships):
         return None
-    return {owner(id, membership.names) for membership in layout.memberships}
+    return {owner(id, each.names, each.history) for each in layout.memberships}
 
 
 @hypothesis.settings(max_examples=50, deadline=None)
@@ -332,6 +376,7 @@ def test_what_two_records_say_together_does_not_depend_on_their_order_and_forget
         assert merged.version > max(one.version, other.version)
         assert set(merged.names) == {*one.names, *other.names}
         assert homes(merged, "abc") is None
+        assert merged.memberships[0].history == ()
         assert not merged.settled
         assert merged.memberships[0].since == now + SWITCH_SECONDS
         assert merged.memberships[0].epoch > max(
