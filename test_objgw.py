@@ -291,7 +291,7 @@ def get_all(gateway: Gateway, ids: Iterable[str]) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def spread(shared: Stack) -> dict[str, bytes]:
+def stored(shared: Stack) -> dict[str, bytes]:
     """300 objects that were put through the shared gateway."""
     objects = {random_id(): secrets.token_bytes(16) for _ in range(300)}
     put_all(shared.gateways[0], objects)
@@ -299,30 +299,30 @@ def spread(shared: Stack) -> dict[str, bytes]:
 
 
 def test_300_ids_are_each_on_their_owner_only_and_shared_out_evenly(
-    shared: Stack, spread: dict[str, bytes]
+    shared: Stack, stored: dict[str, bytes]
 ) -> None:
     for node in shared.nodes:
-        mine = node.ids() & spread.keys()
-        assert mine == {id for id in spread if shared.owner(id) is node}
-        assert 0.20 * len(spread) <= len(mine) <= 0.47 * len(spread)
+        mine = node.ids() & stored.keys()
+        assert mine == {id for id in stored if shared.owner(id) is node}
+        assert 0.20 * len(stored) <= len(mine) <= 0.47 * len(stored)
 
 
 def test_gateways_beside_each_other_restarted_and_with_four_workers_have_one_mapping(
-    shared: Stack, spread: dict[str, bytes]
+    shared: Stack, stored: dict[str, bytes]
 ) -> None:
     other = shared.add_gateway({"WEB_CONCURRENCY": "4"})
     other.wait_ready()
-    assert get_all(other, spread) == spread
+    assert get_all(other, stored) == stored
 
-    changed = {id: secrets.token_bytes(16) for id in spread}
+    changed = {id: secrets.token_bytes(16) for id in stored}
     put_all(other, changed)
     other.restart()
     other.wait_ready()
     for gateway in (shared.gateways[0], other):
         assert get_all(gateway, changed) == changed
-    spread.update(changed)
+    stored.update(changed)
     for node in shared.nodes:
-        assert node.ids() & spread.keys() == {id for id in spread if shared.owner(id) is node}
+        assert node.ids() & stored.keys() == {id for id in stored if shared.owner(id) is node}
 
 
 def test_one_two_five_and_twelve_nodes_each_hold_what_the_formula_says(stack: Stack) -> None:

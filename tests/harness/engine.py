@@ -216,13 +216,15 @@ class Lab:
         self._stacks = 0
 
     def build(self) -> None:
-        """Clean up, and make the gateway's image.
-
-        For a second process of a run all of it is in the engine's cache.
-        """
+        """Clean up, and make the gateway's image, unless another process of this run has."""
         with alone("image"):
-            self.sweep_leftovers()
-            self.docker.images.build(path=str(CHECKOUT), target="gateway", tag=self.image, rm=True)
+            try:
+                self.docker.images.get(self.image)
+            except docker.errors.ImageNotFound:
+                self.sweep_leftovers()
+                self.docker.images.build(
+                    path=str(CHECKOUT), target="gateway", tag=self.image, rm=True
+                )
 
     @staticmethod
     def used() -> bool:

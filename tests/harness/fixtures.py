@@ -6,6 +6,8 @@ each test, `stack` an empty one of the test's own.
 
 from __future__ import annotations
 
+import itertools
+import os
 import signal
 import time
 from collections.abc import Generator, Iterator
@@ -25,13 +27,18 @@ from tests.harness.local import LocalStack
 from tests.harness.stack import Stack
 from tests.harness.waiting import random_id
 
+# The files that take longest, of which most is waiting.
 LONG = [
-    "test_swarm.py",
     "test_growing.py",
     "test_slots.py",
     "test_layout_changes.py",
     "test_unsettled.py",
     "test_soak.py",
+    "test_lost_nodes.py",
+    "test_swarm.py",
+    "test_installations.py",
+    "test_first_layout.py",
+    "test_hanging_nodes.py",
 ]
 
 
@@ -64,17 +71,28 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, interrupt)  # so that `docker stop` cleans up as Ctrl-C does
 
 
+@pytest.hookimpl(trylast=True)  # when it's known which tests are run
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """First the files that take longest: of a process's tests, those at the end may become
-    another's.
+    """First, in each process, some of the files that take longest.
 
-    So no file's fixture is made twice that takes long, and none is left for the end, when the other
-    process is idle.
+    xdist cuts the list in equal parts, one a process, and who has done its part gets tests from the
+    end of another's. So no file's fixture is made twice that takes long, and none is left for the
+    end, when the other processes are idle.
     """
     if not CONTAINERS:
         # Each fixture that needs containers stands on this one.
         items[:] = [item for item in items if "lab" not in getattr(item, "fixturenames", ())]
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    rest = iter([item for item in items if item.path.name not in LONG])
+    ordered: list[pytest.Item] = []
+    for process in range(processes):
+        size = (len(items) - len(ordered)) // (processes - process)
+        for name in LONG[process::processes]:
+            part = [item for item in items if item.path.name == name]
+            ordered += part
+            size -= len(part)
+        ordered += itertools.islice(rest, max(0, size))
+    items[:] = [*ordered, *rest]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -199,3 +199,11 @@ NO_DATES = [
     "-1",
     "",
 ]
+
+
+HELLO = b"5\r\nhello\r\n0\r\n\r\n"  # a chunked body
+
+
+def put(*headers: str, body: bytes = b"hello", version: str = "HTTP/1.1") -> bytes:
+    """A PUT whose id is to be put in the place of {id}."""
+    return head("PUT", "{id}", *headers, version=version) + body

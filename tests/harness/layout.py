@@ -121,7 +121,7 @@ class Clients:
     def go_on(self, requests: int = 300) -> None:
         """Until so many more requests are done."""
         before = self.done.total()
-        eventually(lambda: self.wrong or self.done.total() > before + requests, within=60)
+        eventually(lambda: self.wrong or self.done.total() > before + requests, within=180)
 
     def read_all(self, within: float = 30) -> None:
         """Reads each object at each gateway, until it is answered.

@@ -135,7 +135,7 @@ class Node:
         return client
 
     def ids(self, bucket: str = BUCKET) -> set[str]:
-        """The ids that this node holds (in an unsettled layout, the markers of deleted
+        """The ids that this node holds (in an unsettled layout, the tombstones of deleted
         ones too).
         """
         try:

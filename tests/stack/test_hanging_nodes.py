@@ -188,7 +188,7 @@ def test_a_hung_node_costs_one_time_out_and_once_well_no_slow_upload_keeps_other
     time.sleep(BREAKER)  # to ask would be to try
     with Wire(gateway) as wire:
         wire.send(head("PUT", id, "Content-Length: 1000000"), bytes(100_000))
-        eventually(lambda: gateway.get(id).status == 200, within=10)  # while the upload waits
+        eventually(lambda: gateway.get(id).status == 200, within=20)  # while the upload waits
         wire.send(bytes(900_000))
         assert wire.answer().status == 200
 

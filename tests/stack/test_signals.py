@@ -113,7 +113,7 @@ def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_obje
     )
     with under_way(gateway, large, upload, go_on) as ended:
         gateway.container.kill("SIGTERM")
-        assert gateway.container.wait(timeout=12)["StatusCode"] == 0
+        assert gateway.container.wait(timeout=20)["StatusCode"] == 0
         go_on.set()
     assert isinstance(ended["upload"], BROKEN)
     assert ended["download"] < 24 * MIB

@@ -18,7 +18,7 @@ from tests.harness.http import MIB, Wire, code, head, held_by, pattern, store
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id, together
 
-PATIENCE, SLACK = 2, 3  # seconds that a client has; seconds more within which it must be gone
+PATIENCE, SLACK = 2, 8  # seconds that a client has; seconds more within which it must be gone
 
 
 @pytest.fixture(scope="module")

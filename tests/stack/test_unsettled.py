@@ -54,28 +54,28 @@ class Unsettled:
     def take(
         self, size: int | None = None, old: Node | None = None, new: Node | None = None
     ) -> str:
-        """The id of an object (of that size, with that home) that has moved on paper only, and is
-        the test's now.
+        """The id of an object (of that size, with that old owner) that has moved on paper only,
+        and is the test's now.
         """
         for id in self.untouched:
             fits = size in (None, len(self.there[id] or b"")) and (
-                not old or self.old_home(id) is old
+                not old or self.old_owner(id) is old
             )
             if fits and (not new or self.stack.owner(id) is new):
                 self.untouched.remove(id)
                 return id
         raise AssertionError("no such object is left")
 
-    def old_home(self, id: str) -> Node:
+    def old_owner(self, id: str) -> Node:
         name = owner(id, names_of(self.old))
         return next(node for node in self.old if node.name == name)
 
     def new_id(self, old: Node, new: Node) -> str:
-        """An id that nothing was ever stored under, with these homes."""
+        """An id that nothing was ever stored under, with these owners."""
         return next(
             id
             for id in iter(random_id, None)
-            if self.old_home(id) is old and self.stack.owner(id) is new
+            if self.old_owner(id) is old and self.stack.owner(id) is new
         )
 
     def put(self, id: str, body: bytes, status: int = 200, **conditions: str) -> None:
@@ -121,7 +121,9 @@ def unsettled_stack(lab: Lab) -> Iterator[Unsettled]:
         assert {answer.status for answer in stored} == {200}
         stack.add_node("4")
         wait_in_force(gateway, stack.nodes)
-        layout.untouched = [id for id in layout.there if stack.owner(id) is not layout.old_home(id)]
+        layout.untouched = [
+            id for id in layout.there if stack.owner(id) is not layout.old_owner(id)
+        ]
         yield layout
     finally:
         stack.close()
@@ -175,7 +177,7 @@ def test_an_object_that_has_not_moved_yet_is_read_as_ever(
             == body[2:6]
         )
         assert gateway.get(id, headers={"Range": "bytes=2-5", "If-Range": '"other"'}).body == body
-    assert places(unsettled.stack.nodes, [id])[id] == [unsettled.old_home(id).name]
+    assert places(unsettled.stack.nodes, [id])[id] == [unsettled.old_owner(id).name]
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
@@ -185,7 +187,7 @@ def test_create_only_of_an_object_that_has_not_moved_yet_is_412(
     id = unsettled.take()
     unsettled.put(id, b"x" * size, 412, If_None_Match="*")
     unsettled.assert_read(id)
-    assert places(unsettled.stack.nodes, [id])[id] == [unsettled.old_home(id).name]
+    assert places(unsettled.stack.nodes, [id])[id] == [unsettled.old_owner(id).name]
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
@@ -269,7 +271,7 @@ def test_metadata_of_the_gateways_own_is_refused_and_never_shown(
 
 def test_locate_says_who_owns_an_id_and_where_its_copies_are(unsettled: Unsettled) -> None:
     gateway, id, body = unsettled.gateway, unsettled.take(10), BODIES[0]
-    old, new = unsettled.old_home(id).name, unsettled.stack.owner(id).name
+    old, new = unsettled.old_owner(id).name, unsettled.stack.owner(id).name
 
     def copies() -> dict[str, tuple[int, bool]]:
         report = gateway.ask_ctl("locate", id).report
@@ -283,7 +285,7 @@ def test_locate_says_who_owns_an_id_and_where_its_copies_are(unsettled: Unsettle
     assert copies()[new][1] is True
 
 
-def test_while_an_old_home_is_down_a_miss_there_is_503_and_404_elsewhere(
+def test_while_an_old_owner_is_down_a_miss_there_is_503_and_404_elsewhere(
     unsettled: Unsettled,
 ) -> None:
     gateway, (down, *up) = unsettled.gateway, unsettled.old
