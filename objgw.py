@@ -92,7 +92,10 @@ class Gateway:
             answer = Refusal(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed; its log says why."
             ).answer()
-        answer = observation.end(answer)
+        except BaseException:  # the time to stop is over: the server ends what isn't done
+            observation.cut()
+            raise
+        answer = observation.end(answer, environ.get("objgw.delivered"))
         start_response(answer.status, answer.headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" else answer.body
 
