@@ -19,18 +19,18 @@ from tests.harness.stack import Stack
 from tests.harness.waiting import eventually
 
 SIZE = 64 * MIB
-RATE = 5 * MIB  # bytes a second that each client reads
+RATE, SLOWER = 6 * MIB, 3 * MIB // 2  # bytes a second that each client reads, at first and later
 PUBLISHED = {"3000/tcp": ("127.0.0.1", None)}
 
-# Reads an object twice at once, as a client that goes on with its connection: on the published port
-# of the host's loopback, which a proxy of Docker's serves, and on the container's address.
+# Reads an object twice at once, on connections that it would go on with: on the published port of
+# the host's loopback, which a proxy of Docker's serves, and on the container's address. After the
+# first so many bytes it says that it has begun, and becomes slower.
 CLIENTS = r"""
 import hashlib, json, socket, sys, threading, time
-places, path, rate = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+places, path, (first, rate, slower) = json.loads(sys.argv[1]), sys.argv[2], map(int, sys.argv[3:])
 begun = threading.Barrier(len(places), action=lambda: print("begun", flush=True))
 def take(place):
     with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 256 * 1024)
         sock.settimeout(60)
         sock.connect(tuple(place))
         sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -51,10 +51,11 @@ def take(place):
                 break
             digest.update(data)
             got += len(data)
-            if not told and got > 4 * rate // 5:
+            if not told and got > first:
                 told = True
                 begun.wait(60)
-            time.sleep(max(0, start + got / rate - time.monotonic()))
+            late = got - first if told else 0
+            time.sleep(max(0, start + (got - late) / rate + late / slower - time.monotonic()))
         return {"got": got, "ended": ended, "sha256": digest.hexdigest(), "seconds": time.monotonic() - start}
 def note(number, place):
     results[number] = take(place)
@@ -93,14 +94,17 @@ class Clients(NamedTuple):
 
 
 @contextmanager
-def clients(gateway: Gateway, id: str) -> Iterator[Clients]:
-    """A client on the published port and one on the container's address, in mid-download."""
+def clients(gateway: Gateway, id: str, first: int) -> Iterator[Clients]:
+    """A client on the published port and one on the container's address, in mid-download: after so
+    many bytes.
+    """
     gateway.container.reload()
     port = int(gateway.container.attrs["NetworkSettings"]["Ports"]["3000/tcp"][0]["HostPort"])
     places = [("127.0.0.1", port), (gateway.address, 3000)]
+    rates = (first, RATE, SLOWER)
     container = gateway.stack.lab.docker.containers.run(
         "python:3.13-slim",
-        ["python", "-c", CLIENTS, json.dumps(places), f"/object/{id}", str(RATE)],
+        ["python", "-c", CLIENTS, json.dumps(places), f"/object/{id}", *map(str, rates)],
         labels=gateway.stack.labels,
         network_mode="host",
         detach=True,
@@ -125,7 +129,7 @@ def test_a_slow_download_survives_docker_stop_whole_by_a_published_port_and_by_t
     gateway.wait_ready()
     body = pattern(SIZE)
     id = store(gateway, body)
-    with clients(gateway, id) as found:
+    with clients(gateway, id, SIZE - 6 * MIB) as found:  # most of what is left is in buffers
         began = time.monotonic()
         gateway.container.stop(timeout=30)
         stopped = time.monotonic() - began
@@ -145,12 +149,10 @@ def test_a_slow_download_survives_docker_stop_whole_by_a_published_port_and_by_t
 def test_a_download_that_does_not_end_in_time_breaks_and_the_log_says_how_much_arrived(
     shared: Stack,
 ) -> None:
-    gateway = shared.add_gateway(
-        {"GUNICORN_CMD_ARGS": "--graceful-timeout 3"}, ports=PUBLISHED
-    )
+    gateway = shared.add_gateway({"GUNICORN_CMD_ARGS": "--graceful-timeout 3"}, ports=PUBLISHED)
     gateway.wait_ready()
     id = store(gateway, pattern(SIZE))
-    with clients(gateway, id) as found:
+    with clients(gateway, id, 4 * MIB) as found:
         gateway.container.stop(timeout=20)
         taken = found.taken()
     assert all(each.ended in ("short", "ConnectionResetError") for each in taken), taken
