@@ -44,6 +44,7 @@ from gateway.objects.settled import Gone, Settled
 from gateway.objects.upstream import REQUEST_ATTEMPTS, OwnerChanged, Upstream
 from gateway.objects.writes import deleting, writing
 from gateway.s3.body import BodyError
+from gateway.server.start import require_configuration
 from gateway.settings import Settings, read_or_exit
 from gateway.status.metrics import Metrics
 from gateway.status.recorder import Recorder
@@ -177,4 +178,5 @@ class Gateway:
         return self.settled.put(object_id, headers, upload, candidates.owner, view)
 
 
+require_configuration()
 app = Gateway(read_or_exit())

@@ -22,7 +22,7 @@ def test_compose_publishes_nothing_but_the_gateway_beyond_loopback() -> None:
 
 
 def test_docker_gives_the_gateway_longer_to_stop_than_it_takes() -> None:
-    graceful = int(re.findall(r"^graceful_timeout = (\d+)$", CONFIGURATION, re.M)[0])
+    graceful = int(re.findall(r"^graceful_timeout = (\d+)$", CONFIGURATION, re.MULTILINE)[0])
     for name in ("docker-compose.yml", "docker-stack.yml"):
         service = yaml.safe_load((CHECKOUT / name).read_text())["services"]["gateway-container"]
         assert int(service["stop_grace_period"].removesuffix("s")) >= graceful + 3, name
