@@ -14,7 +14,7 @@ import time
 
 from gateway.nodes.layout import LEASE_SECONDS, Layout
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
-from gateway.s3.connection import Reply, UpstreamError
+from gateway.s3.connection import SPEAKS_TLS, BadAnswer, Reply, UpstreamError, wants_tls
 
 log = logging.getLogger("objgw")
 
@@ -33,6 +33,7 @@ class Standing:
         self.checked = -math.inf  # monotonic time of sending the last look that was answered
         self.tried = False  # a look has ended, well or not
         self.starting = False  # the last answer was that it can't serve (yet)
+        self.silent = False  # the last look got no answer in time
         self.error = ""  # why the last look found neither a record nor its absence
         # Whether its server decides the conditions of a PUT; None before that was tried.
         self.keeps_conditions: bool | None = None
@@ -94,7 +95,7 @@ class Standing:
 
     def take(self, sent: float, reply: Reply) -> None:
         """Notes the answer to a look, which was sent at this monotonic time."""
-        self.tried = True
+        self.tried, self.silent = True, False
         error, detail = "", ""
         try:
             self.record = record_of(reply, self.record)
@@ -103,6 +104,8 @@ class Standing:
             error = (
                 "it answers that it can't serve"
                 if reply.status >= 500
+                else SPEAKS_TLS
+                if reply.status == 400 and wants_tls(reply.body)
                 else "it refuses the gateway's requests"
             )
             detail = f": {reply.status} {reply.code}".rstrip()
@@ -115,8 +118,11 @@ class Standing:
 
     def failed(self, error: Exception) -> None:
         """Notes that a look ended without an answer."""
-        self.tried = True
-        self.error = reason(error)
+        self.tried, self.silent = True, is_silence(error)
+        why = reason(error)
+        if isinstance(error, BadAnswer) and why != self.error:
+            log.warning("node %s: %s: %s", self.name, why, error)
+        self.error = why
 
     def expect(self, layout: Layout) -> None:
         """Notes the layout that is in force, and whether it says that the node has a record."""
@@ -141,8 +147,15 @@ def reason(error: Exception) -> str:
     ('it refuses connections', "it doesn't answer in time")
     """
     cause = error.__cause__ if isinstance(error, UpstreamError) else error
+    if isinstance(error, BadAnswer):
+        return error.told
     if isinstance(cause, TimeoutError):
         return "it doesn't answer in time"
     if isinstance(cause, ConnectionRefusedError):
         return "it refuses connections"
     return "it breaks off" if isinstance(error, UpstreamError) else "it can't be reached"
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether a node was silent for too long, so that it may have taken the request."""
+    return isinstance(error.__cause__, TimeoutError)

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 4.0  # for each step
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+# A container without IPv6 has no ::1; what listens on :: has 127.0.0.1, too.
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "localhost"}
 
 
 def connect(address: Any, *, tls: bool) -> socket.socket:
