@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import pytest
 from docker.models.containers import Container
 
 from tests.harness.gateway import Gateway
-from tests.harness.http import MIB, Wire, head, pattern, store
+from tests.harness.http import BROKEN, MIB, Wire, head, pattern, store
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually
 
@@ -199,3 +200,35 @@ def test_a_client_that_never_closes_is_let_go_of(shared: Stack, ending: str) -> 
         for wire in wires:
             wire.file.close()
             wire.sock.close()
+
+
+def test_two_gateways_that_are_replaced_one_after_the_other_leave_no_gap(shared: Stack) -> None:
+    gateways = [shared.add_gateway() for _ in range(2)]
+    for gateway in gateways:
+        gateway.wait_ready()
+    id, over, outcomes = store(gateways[0], b"there"), threading.Event(), list[int]()
+
+    def balance() -> None:
+        """What a load balancer does: it takes the other one where a connection breaks."""
+        while not over.is_set():
+            for gateway in tuple(gateways):
+                with suppress(*BROKEN):
+                    outcomes.append(gateway.get(id).status)
+                    break
+            else:
+                outcomes.append(0)
+
+    clients = [threading.Thread(target=balance) for _ in range(3)]
+    for client in clients:
+        client.start()
+    try:
+        for at in range(2):
+            gateways[at].container.stop(timeout=20)
+            gateways[at].start()
+            gateways[at].wait_ready()
+    finally:
+        over.set()
+        for client in clients:
+            client.join()
+    assert len(outcomes) > 100
+    assert set(outcomes) == {200}
