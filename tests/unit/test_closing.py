@@ -61,7 +61,7 @@ def test_what_a_client_has_taken_is_known_once_it_has_and_not_before(pair: Pair)
     assert unsent(server) > 0
     reader = threading.Thread(target=lambda: got.append(received(client, 0.001)))
     reader.start()
-    assert wait_taken(server, PATIENCE) == 0
+    assert wait_taken(server, 60) == 0
     server.shutdown(socket.SHUT_WR)
     reader.join()
     assert got == [written]
@@ -101,7 +101,7 @@ def test_a_closed_connection_waits_for_a_client_that_reads_on(pair: Pair) -> Non
 
     reader = threading.Thread(target=read)
     reader.start()
-    linger(server, PATIENCE, 60)
+    linger(server, 60, 60)
     reader.join()
     assert got == [written]
 
@@ -112,7 +112,7 @@ def test_a_client_that_has_closed_its_sending_side_still_gets_everything(pair: P
     client.shutdown(socket.SHUT_WR)
     reader = threading.Thread(target=lambda: got.append(received(client, 0.001)))
     reader.start()
-    linger(server, PATIENCE, 60)
+    linger(server, 60, 60)
     assert unsent(server) == 0
     reader.join()
     assert got == [written]
