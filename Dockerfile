@@ -20,5 +20,5 @@ RUN python -m compileall -q .
 
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s --retries=3 \
-    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 3000, timeout=4); c.request('GET', '/health/live'); raise SystemExit(c.getresponse().status != 200)"]
+    CMD ["python", "-m", "gateway.server.healthcheck"]
 CMD ["gunicorn", "-b", "0.0.0.0:3000", "objgw:app"]

@@ -3,6 +3,7 @@
 gunicorn reads this file by itself where it is started: `gunicorn -b 0.0.0.0:3000 objgw:app`.
 """
 
+import atexit
 import itertools
 import logging
 import os
@@ -15,9 +16,11 @@ from typing import Any
 # The workers' folder in memory, which prometheus_client wants to know when it is imported. A reload
 # keeps it.
 folder = os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", f"/dev/shm/objgw-{secrets.token_hex(8)}")
+from gateway.server import start  # noqa: E402
 from gateway.settings import read_or_exit  # noqa: E402
 from gateway.status import logs, metrics  # noqa: E402
 
+start.configured = True
 settings = read_or_exit()
 logconfig_dict = logs.log_settings(settings)
 dictConfig(logconfig_dict)
@@ -76,7 +79,17 @@ def allow_files(wanted: int) -> None:
 allow_files(65536)
 if os.getuid() == 0 and os.environ.get("OBJGW_USER"):  # the image sets it
     drop_privileges(int(os.environ["OBJGW_USER"]))
+
+
+def leave_nothing(process: int) -> None:
+    """Removes what is in memory, if this is the process that has made it."""
+    if os.getpid() == process:
+        metrics.forget_all()
+        Path(f"{folder}.address").unlink(missing_ok=True)
+
+
 os.makedirs(folder, 0o700, exist_ok=True)
+atexit.register(leave_nothing, os.getpid())
 user, group = os.getuid(), os.getgid()  # gunicorn's defaults are those that it was started with
 
 worker_class = "gateway.server.worker.Worker"
@@ -96,12 +109,18 @@ worker_tmp_dir = "/dev/shm"
 header_map = "dangerous"
 
 
-def on_starting(_arbiter: Any) -> None:
-    """Says what every worker would say otherwise."""
+def on_starting(arbiter: Any) -> None:
+    """Ends the start where it can't succeed, and says what every worker would say otherwise."""
+    start.require_startable(arbiter.cfg)
     if not (settings.tokens or settings.read_tokens):
         logging.getLogger("objgw").info(
             "no token is set: whoever reaches the gateway may read and write"
         )
+
+
+def when_ready(arbiter: Any) -> None:
+    """Tells the health check where to ask."""
+    start.tell_address(f"{folder}.address", arbiter.LISTENERS[0], tls=bool(arbiter.cfg.is_ssl))
 
 
 def pre_fork(arbiter: Any, worker: Any) -> None:
@@ -128,5 +147,5 @@ def child_exit(_arbiter: Any, worker: Any) -> None:
 
 
 def on_exit(_arbiter: Any) -> None:
-    """Leaves nothing behind."""
-    metrics.forget_all()
+    """Leaves nothing behind. A daemon isn't the process that has read this file."""
+    leave_nothing(os.getpid())

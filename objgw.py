@@ -45,6 +45,7 @@ from gateway.objects.settled import Gone, Settled
 from gateway.objects.upstream import REQUEST_ATTEMPTS, OwnerChanged, Upstream
 from gateway.objects.writes import deleting, writing
 from gateway.s3.body import BodyError
+from gateway.server.start import require_configuration
 from gateway.settings import Settings, read_or_exit
 from gateway.status.metrics import Metrics
 from gateway.status.recorder import Recorder
@@ -93,7 +94,10 @@ class Gateway:
             answer = Refusal(
                 HTTPStatus.INTERNAL_SERVER_ERROR, "The gateway failed; its log says why."
             ).answer()
-        answer = observation.end(answer)
+        except BaseException:  # the time to stop is over: the server ends what isn't done
+            observation.cut()
+            raise
+        answer = observation.end(answer, environ.get("objgw.delivered"))
         start_response(answer.status, answer.headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" else answer.body
 
@@ -175,4 +179,5 @@ class Gateway:
         return self.settled.put(object_id, headers, upload, candidates.owner, view)
 
 
+require_configuration()
 app = Gateway(read_or_exit())

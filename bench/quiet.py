@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import objgw
 from gateway.answers import Answer, Environ
@@ -16,7 +17,7 @@ from gateway.status.routes import Status
 class Unseen(Observation):
     """A request that nobody looks at."""
 
-    def end(self, answer: Answer) -> Answer:
+    def end(self, answer: Answer, delivered: Any = None) -> Answer:  # noqa: ARG002
         return answer
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gateway.node_list import parse_nodes
 
@@ -145,16 +145,19 @@ def setting_text(environ: Mapping[str, str], variable: str) -> str:
     return text.strip()
 
 
-def read_or_exit() -> Settings:
-    """The settings of this process.
-
-    Where one can't be used, a line says which one and why, and the process ends.
+def give_up(why: str) -> NoReturn:
+    """Ends the process with a line that says why.
 
     It ends with gunicorn's APP_LOAD_ERROR: gunicorn stops then, where after another status it would
     start workers for ever.
     """
+    print(f"objgw: {why}", file=sys.stderr)
+    sys.exit(4)
+
+
+def read_or_exit() -> Settings:
+    """The settings of this process. Where one can't be used, it ends: `give_up`."""
     try:
         return Settings.from_environ(os.environ)
     except SettingsError as error:
-        print(f"objgw: {error}", file=sys.stderr)
-        sys.exit(4)
+        give_up(str(error))

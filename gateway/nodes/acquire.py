@@ -20,7 +20,8 @@ no second look while the lease lasts; when the lease is over, the next request l
 What it costs: one small request for each new connection. In a pool that is warm and a gateway that
 isn't held up, nothing: `gateway.nodes.poller` renews each lease every second.
 
-Worst case for a request: the connect time-out and the node time-out, once each.
+Worst case for a request: the connect time-out and the node time-out, once each. For a node
+that left the gateway's own last look without an answer, or gave no record, it waits a second only.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from gateway.s3.connection import Connection, UpstreamError
 # A server that has just started accepts connections a moment before it can serve.
 STARTING_SECONDS = 1.0  # for which a request waits for it
 STARTING_PAUSE = 0.05  # seconds between two looks
+SILENT_SECONDS = 1.0  # for which a request waits for a node that was silent, or none, just now
 
 
 class Unusable(Exception):
@@ -60,7 +62,11 @@ def _proved(node: Member) -> Connection:
     """The same where there is no connection, or its lease is over."""
     deadline = time.monotonic() + STARTING_SECONDS
     while True:
-        connection = prove(node, node.node_timeout)
+        standing = node.standing
+        patient = (standing.usable and not standing.silent) or not standing.tried
+        connection = prove(
+            node, node.node_timeout if patient else min(SILENT_SECONDS, node.node_timeout)
+        )
         if node.standing.leased and connection.usable:
             return connection
         node.release(connection)

@@ -15,7 +15,7 @@ import time
 
 from gateway.nodes.layout import LEASE_SECONDS, Layout
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
-from gateway.s3.connection import Reply, UpstreamError
+from gateway.s3.connection import SPEAKS_TLS, BadAnswer, Reply, UpstreamError, wants_tls
 
 log = logging.getLogger("objgw")
 
@@ -37,6 +37,7 @@ class Standing:
         self.checked = -math.inf  # monotonic time of sending the last look that was answered
         self.tried = False  # a look has ended, well or not
         self.starting = False  # the last answer was that it can't serve (yet)
+        self.silent = False  # the last look got no answer in time
         self.error = ""  # why the last look found neither a record nor its absence
         # Whether its server decides the conditions of a PUT; None before that was tried.
         self.keeps_conditions: bool | None = None
@@ -98,7 +99,7 @@ class Standing:
 
     def take(self, sent: float, reply: Reply) -> None:
         """Notes the answer to a look, which was sent at this monotonic time."""
-        self.tried = True
+        self.tried, self.silent = True, False
         error, detail = "", ""
         try:
             self.record = record_of(reply, self.record)
@@ -107,6 +108,8 @@ class Standing:
             error = (
                 "it answers that it can't serve"
                 if reply.status >= 500
+                else SPEAKS_TLS
+                if reply.status == 400 and wants_tls(reply.body)
                 else "it refuses the gateway's requests"
             )
             detail = f": {reply.status} {reply.code}".rstrip()
@@ -119,10 +122,13 @@ class Standing:
 
     def failed(self, error: Exception) -> None:
         """Notes that a look ended without an answer."""
-        self.tried = True
-        before, self.error = self.error, reason(error)
-        if isinstance(error, ssl.SSLError) and self.error != before:  # it won't mend itself
-            log.warning("node %s can't be asked: %s", self.name, self.error)
+        self.tried, self.silent = True, is_silence(error)
+        why = reason(error)
+        if why != self.error and isinstance(error, BadAnswer):
+            log.warning("node %s: %s: %s", self.name, why, error)
+        if why != self.error and isinstance(error, ssl.SSLError):
+            log.warning("node %s can't be asked: %s", self.name, why)
+        self.error = why
 
     def expect(self, layout: Layout) -> None:
         """Notes the layout that is in force, and whether it says that the node has a record."""
@@ -147,6 +153,8 @@ def reason(error: Exception) -> str:
     ('it refuses connections', "it doesn't answer in time")
     """
     cause = error.__cause__ if isinstance(error, UpstreamError) else error
+    if isinstance(error, BadAnswer):
+        return error.told
     if isinstance(cause, TimeoutError):
         return "it doesn't answer in time"
     if isinstance(cause, ssl.SSLCertVerificationError):
@@ -158,3 +166,8 @@ def reason(error: Exception) -> str:
     if isinstance(cause, ConnectionRefusedError):
         return "it refuses connections"
     return "it breaks off" if isinstance(error, UpstreamError) else "it can't be reached"
+
+
+def is_silence(error: Exception) -> bool:
+    """Whether a node was silent for too long, so that it may have taken the request."""
+    return isinstance(error.__cause__, TimeoutError)

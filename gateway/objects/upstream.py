@@ -19,7 +19,7 @@ from gateway.answers import Refusal, unavailable
 from gateway.nodes.acquire import Unusable, acquire
 from gateway.nodes.member import Member
 from gateway.nodes.poller import Poller
-from gateway.nodes.standing import reason
+from gateway.nodes.standing import is_silence, reason
 from gateway.nodes.view import Directory, View
 from gateway.s3.body import Upload
 from gateway.s3.connection import Connection, Reply, Request, UpstreamError
@@ -65,8 +65,13 @@ class Upstream:
             self.discovery.refresh()
             view = self.directory.current_view()
         if not view.nodes:
-            conflict = "Nodes of two installations are in sight; the gateway's log says what to do."
-            raise unavailable(conflict if self.directory.conflict else "No node has answered yet.")
+            if self.directory.conflict:
+                raise unavailable(
+                    "Nodes of two installations are in sight; the gateway's log says what to do."
+                )
+            errors = {node.standing.error for node in self.directory.by_name.values()} - {""}
+            why = f": {'; '.join(sorted(errors))}" if errors else ""
+            raise unavailable(f"No node has answered yet{why}.")
         return view
 
     def running(self, node: Member) -> Member:
@@ -206,8 +211,3 @@ class Upstream:
         now = self.directory.current_view()
         if now is not view and (not now.nodes or now.owner(object_id).name != node.name):
             raise OwnerChanged
-
-
-def is_silence(error: Exception) -> bool:
-    """Whether a node was silent for too long, so that it may have taken the request."""
-    return isinstance(error.__cause__, TimeoutError)

@@ -44,6 +44,7 @@ class Breaker:
         """
         self.state = State.CLOSED
         self._name, self._pause, self._longest = name, pause, longest
+        self._why = ""  # it failed last, in words
         self._until = 0.0  # monotonic time at which the state, other than CLOSED, is over
 
     def admit(self) -> bool:
@@ -52,7 +53,7 @@ class Breaker:
             return False
         now = time.monotonic()
         if now < self._until:
-            raise unavailable("The node of this id can't be reached.")
+            raise unavailable(f"The node of this id can't be asked: {self._why}.")
         self.state, self._until = State.HALF_OPEN, now + self._longest
         return True
 
@@ -66,6 +67,7 @@ class Breaker:
         """The node couldn't be reached, or didn't answer; or it broke off the trial."""
         if self.state is State.CLOSED:
             log.warning("node %s is refused for a while: %s", self._name, why)
+        self._why = why
         self.state, self._until = State.OPEN, time.monotonic() + self._pause
 
     def abandoned(self) -> None:

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import os
 import re
 import socket
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,6 +32,7 @@ ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
 # These are no part of a header's value (RFC 9110, 5.5); the tab is.
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 DIGITS = re.compile(r"[0-9]{1,18}")
+STATUS_BEGIN = b"HTTP/1."
 STATUS_LINE = re.compile(r"HTTP/1\.1 ([1-9][0-9]{2})(?: .*)?")  # RFC 9112, 4
 NAME = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.1
 ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
@@ -38,11 +41,32 @@ ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
 FULL = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
 
 
+SPEAKS_TLS = "it speaks TLS, and the gateway speaks plain HTTP"
+
+
+def wants_tls(data: bytes) -> bool:
+    """Whether this is what a server of TLS says to plain HTTP.
+
+    It is an alert (RFC 8446, 5.1 and 6), or a 400 that says so, as of Go's server and nginx.
+    """
+    return data.startswith(b"\x15\x03") or b"HTTPS" in data[:2000]
+
+
 class UpstreamError(Exception):
     """A node broke off, was silent for too long, or sent what isn't HTTP.
 
     The text is for the log, not for clients. The cause is a TimeoutError where it was silent.
     """
+
+
+class BadAnswer(UpstreamError):
+    """What came isn't HTTP/1.1 as S3 speaks it. `told` says what it is, for clients too."""
+
+    def __init__(self, text: str, data: bytes) -> None:
+        super().__init__(text)
+        self.told = (
+            SPEAKS_TLS if wants_tls(data) else "what it sends isn't HTTP/1.1 as S3 speaks it"
+        )
 
 
 class Request(NamedTuple):
@@ -158,37 +182,55 @@ class Connection:
     def reply(self, method: str) -> Reply:
         """Reads status, headers and what came with them.
 
-        Of an error and of an empty answer it reads everything.
+        Of an error and of an empty answer it reads everything. What comes bit by bit may take as
+        long as the socket's time-out, once more.
         """
         data = self.receive(65536)
-        while (end := data.find(b"\r\n\r\n")) < 0:
+        end, deadline = data.find(b"\r\n\r\n"), 0.0
+        while end < 0:
+            if not data.startswith(STATUS_BEGIN[: len(data)]):  # it may wait for us to say more
+                raise BadAnswer(f"not an HTTP answer: {data[:80]!r}", data)
             if len(data) > ANSWER_HEAD_MAX:
-                raise UpstreamError("the answer's headers are too long")
-            data += self.receive(65536)
+                raise BadAnswer("the answer's headers are too long", data)
+            deadline = deadline or self._deadline()
+            data += self._receive_by(deadline, 65536)
+            end = data.find(b"\r\n\r\n")
         try:
             reply = parse_reply(data[:end].decode("latin-1"), data[end + 4 :], method)
         except ValueError as error:
-            raise UpstreamError(f"not an HTTP answer: {data[:80]!r}") from error
+            raise BadAnswer(f"not an HTTP answer: {data[:80]!r}", data) from error
         if "close" in [
             option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")
         ]:
             self.usable = False  # RFC 9112, 9.6: also among others
-        if reply.status >= 300:
-            while reply.left:
-                if len(reply.body) > ERROR_BODY_MAX:
-                    raise UpstreamError("the answer's error document is too long")
-                more = self.receive(min(reply.left, 65536))
-                reply.body += more
-                reply.left -= len(more)
+        if reply.status >= 300 and reply.left:
+            self.finish(reply, ERROR_BODY_MAX)
         return reply
 
-    def finish(self, reply: Reply) -> None:
-        """Reads what is left of an answer's body."""
-        blocks = [reply.body]
+    def finish(self, reply: Reply, maximum: int | None = None) -> None:
+        """Reads what is left of an answer's body, within the socket's time-out, once more.
+
+        It isn't one that is sent on to a client. Raises UpstreamError, also for one that is longer
+        than the `maximum`.
+        """
+        blocks, size, deadline = [reply.body], len(reply.body), self._deadline()
         while reply.left:
-            blocks.append(self.receive(min(reply.left, 65536)))
+            if maximum is not None and size > maximum:
+                raise UpstreamError("the answer's error document is too long")
+            blocks.append(self._receive_by(deadline, min(reply.left, 65536)))
+            size += len(blocks[-1])
             reply.left -= len(blocks[-1])
         reply.body = b"".join(blocks)
+
+    def _deadline(self) -> float:
+        """The monotonic time until which what has begun to come may take."""
+        return time.monotonic() + (self.sock.gettimeout() or math.inf)
+
+    def _receive_by(self, deadline: float, size: int) -> bytes:
+        """As `receive`. Raises UpstreamError, as for silence, where the time is over."""
+        if time.monotonic() > deadline:
+            raise UpstreamError("receiving: it comes too slowly") from TimeoutError()
+        return self.receive(size)
 
     def end(self) -> None:
         """Makes whoever waits on it get an UpstreamError."""

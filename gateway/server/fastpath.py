@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import gevent
 from gunicorn.http import errors
 
+from gateway.server.closing import Closes
 from gateway.server.response import Response
 
 # A plain request: nothing of its line has to be decoded, its method needs no body, and it has no
@@ -84,7 +85,7 @@ def handle_plain(worker: Serves, listener_name: Any, req: Any, sock: Any, addr: 
             response = Response(sock, worker.client_timeout, method, None, closes=not worker.alive)
             worker.respond({**environ, **own}, response)
             if response.closes:
-                raise StopIteration
+                raise Closes
     finally:
         readable.close()
         sock.settimeout(None)

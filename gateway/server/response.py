@@ -1,8 +1,7 @@
 """An answer on its way to the client, at the pace that the client must keep.
 
-A large body needn't pass through the process: `Response.relay` sends it out of a pipe. After an
-answer that left some of the request's body unread, the connection closes in two steps, so that the
-client gets the answer (RFC 9112, 9.6).
+A large body needn't pass through the process: `Response.relay` sends it out of a pipe. How the
+connection ends after an answer, and within one, is in `closing`.
 """
 
 from __future__ import annotations
@@ -14,12 +13,10 @@ from email.utils import formatdate
 from socket import SHUT_WR
 from typing import Any
 
-import gevent
 from gevent.socket import wait_write
 
 from gateway.server.body import PACE, RequestBody
-
-LINGER_SECONDS = 2.0  # that a client may take to read an answer to an upload it hasn't finished
+from gateway.server.closing import unsent, wait_taken
 
 
 class Response:
@@ -36,12 +33,16 @@ class Response:
     ) -> None:
         self.closes = closes  # the connection does after this answer
         self.begun = False
+        self.ended = False  # all that it says was sent
+        self.broken = False  # the client doesn't get all of it
+        self.large = False  # a proxy on the way may hold some of it for seconds
         self._sock = sock
         self._patience = patience
         self._method = method
         self._body = body  # of the request
         self._status = self._fields = ""
         self._left = 0  # bytes of the answer's body still to come
+        self._sent = 0  # bytes that the kernel has taken, without the head
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
@@ -66,6 +67,7 @@ class Response:
         ):
             raise ValueError(f"no answer that can be sent: {status} {headers}")
         self._status, self._fields, self._left = status, fields, length
+        self.large = length > PACE
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -96,15 +98,31 @@ class Response:
                 continue
             size -= sent
             due -= sent
+            self._sent += sent
 
     def end(self) -> None:
-        """Sends what is still to be sent.
+        """Sends what is still to be sent, and the FIN where the connection closes.
 
-        After an answer that is too short the connection closes.
+        An answer that is too short is a broken one.
         """
         if not self.begun:
             self._send(self._head())
-        self.closes = self.closes or self._left > 0 or self._cut
+        self.broken = self._left > 0
+        self.closes = self.closes or self.broken or self._cut
+        self.ended = not self.broken
+        if self.ended and self.closes:
+            self._sock.shutdown(SHUT_WR)
+
+    def delivered(self) -> int:
+        """Bytes of the body that the client has, as far as the kernel knows.
+
+        After a whole answer it first waits for the client to take them. Where it doesn't, the
+        answer is broken. This is `objgw.delivered` in the environment.
+        """
+        left = wait_taken(self._sock, self._patience) if self.ended else unsent(self._sock)
+        left -= self.ended and self.closes and left > 0  # the FIN
+        self.broken = self.broken or left > 0
+        return max(self._sent - left, 0)
 
     @property
     def _cut(self) -> bool:
@@ -119,20 +137,31 @@ class Response:
             f"HTTP/1.1 {self._status}\r\nDate: {http_date()}\r\n"
             f"Connection: {connection}\r\n{self._fields}\r\n"
         )
+        self._sent = -len(head)
         return head.encode("latin-1")
 
     def _send(self, data: bytes) -> None:
         """Raises TimeoutError when the client doesn't keep the pace."""
-        self._sock.settimeout(self._patience)  # sendall() takes it for all that it is given
+        self._sock.settimeout(self._patience)
         try:
             # Mostly it takes all. The third argument is gevent's, and says not to wait.
             sent = self._sock.send(data, 0, 0.0)
         except BlockingIOError:
             sent = 0
+        self._sent += sent
         if sent < len(data):
             with memoryview(data) as view:
                 for start in range(sent, len(data), PACE):
-                    self._sock.sendall(view[start : start + PACE])
+                    self._send_all(view[start : start + PACE])
+
+    def _send_all(self, data: memoryview) -> None:
+        """Sends a piece within `patience` seconds, and counts what of it the kernel takes."""
+        deadline = time.monotonic() + self._patience
+        while data:
+            self._sock.settimeout(max(deadline - time.monotonic(), 0.001))
+            sent = self._sock.send(data)
+            self._sent += sent
+            data = data[sent:]
 
 
 def http_date() -> str:
@@ -144,20 +173,3 @@ def http_date() -> str:
 
 
 _date: list[Any] = [0, ""]
-
-
-def linger(sock: Any) -> None:
-    """Closes the sending side and lets the client read.
-
-    To close with bytes unread would reset the connection, and what was sent would be lost.
-    """
-
-    def discard() -> None:
-        while sock.recv(65536):
-            pass
-
-    try:
-        sock.shutdown(SHUT_WR)
-        gevent.with_timeout(LINGER_SECONDS, discard, timeout_value=None)
-    except OSError:
-        pass  # it has gone by itself

@@ -7,14 +7,16 @@
 - A large body needn't pass through the process: `objgw.relay` in the environment, a function of a
   pipe and a number, sends the next so many bytes of the answer out of the pipe.
 - One address can't have all connections.
-- When the worker is told to stop, connections that wait for a request close at once; only requests
-  are waited for.
+- A stop loses nothing. When the worker is told to stop, connections that wait for a request close
+  at once; requests, and clients that still take an answer, are waited for (`closing`). What isn't
+  done a second before the end of `graceful_timeout`, when gunicorn kills the worker, is broken off.
 - Requests that aren't HTTP are refused with problem details (RFC 9457), as all others are.
 - Plain requests take a short way past gunicorn's parser: `fastpath`.
 """
 
 from __future__ import annotations
 
+import math
 import ssl
 import time
 from collections import Counter
@@ -24,27 +26,20 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 import gevent
+from gevent.pool import Pool
 from gevent.server import StreamServer
-from gunicorn.http import errors, wsgi
+from gunicorn.http import errors, get_parser, wsgi
+from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from gateway.answers import Refusal, unavailable
 from gateway.server.body import RequestBody
+from gateway.server.closing import LINGER_SECONDS, Broken, Closes, linger, reset, unsent
 from gateway.server.fastpath import check_request, handle_plain
-from gateway.server.response import Response, linger
+from gateway.server.refusing import as_bytes, refusal_of
+from gateway.server.response import Response
 
 ACCEPTED = 8  # connections at once
-
-# What gunicorn's parser raises for what isn't HTTP; everything else that a request makes it raise
-# is 400.
-STATUS_OF_ERROR = (
-    (errors.LimitRequestLine, HTTPStatus.REQUEST_URI_TOO_LONG),
-    (errors.LimitRequestHeaders, HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE),
-    (errors.ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
-    (errors.UnsupportedTransferCoding, HTTPStatus.NOT_IMPLEMENTED),
-    (errors.ParseException, HTTPStatus.BAD_REQUEST),
-    (errors.InvalidChunkSize, HTTPStatus.BAD_REQUEST),
-)
 
 
 class Idle:
@@ -76,30 +71,53 @@ class Worker(GeventWorker):
         super().__init__(*args, **kwargs)
         # The greenlets whose connections wait for a request, and until when.
         self.idle: dict[Any, float] = {}
+        # Of those that had a large answer, until when a proxy on the way may still hold some of it.
+        self.settling: dict[Any, float] = {}
         self.connections: Counter[str] = Counter()  # by the client's address
-        self.server_class = self.server
+        self.stop_at = math.inf  # monotonic time at which what is left is broken off
         self.base_environ = {
             **wsgi.base_environ(self.cfg),
             "SCRIPT_NAME": "",
             "wsgi.multithread": True,
         }
 
-    def server(self, listener: Any, *, spawn: Any, **options: Any) -> StreamServer:
-        """What accepts connections.
-
-        gunicorn's own takes one connection in each round of the event loop, which is slow under
-        load. This one takes several, but not all that wait, because the workers share them.
-        """
-        ssl_args = {name: options[name] for name in ("ssl_context",) if name in options}
-        server = StreamServer(listener, partial(self.handle, listener), spawn=spawn, **ssl_args)
-        server.max_accept = ACCEPTED
-        return server
-
     def run(self) -> None:
+        """Accepts connections until the worker is told to stop, and waits for those that there are.
+
+        gunicorn's own accepts one connection in each round of the event loop, which is slow under
+        load, and has no time left to end what isn't done. This one takes several, but not all that
+        wait, because the workers share them.
+        """
         # A client that doesn't speak TLS isn't worth a stack trace.
         gevent.get_hub().NOT_ERROR += (ssl.SSLError,)
-        gevent.spawn(self.close_idle)
-        super().run()
+        tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        pool = Pool(self.worker_connections)
+        servers = []
+        for listener in self.sockets:
+            listener.setblocking(1)
+            server = StreamServer(listener, partial(self.handle, listener), spawn=pool, **tls)
+            server.max_accept = ACCEPTED
+            server.start()
+            servers.append(server)
+        while self.alive:
+            self.close_idle()
+            self.notify()
+            gevent.sleep(0.5)
+        for server in servers:
+            server.close()
+        while len(pool) and time.monotonic() < self.stop_at:
+            self.close_idle()
+            self.notify()
+            gevent.sleep(0.1)
+        if len(pool):
+            self.log.warning("%d connections aren't done in time and are broken off", len(pool))
+            pool.kill(timeout=0.5)
+
+    def handle_exit(self, _sig: int, _frame: Any) -> None:
+        """SIGTERM. gunicorn kills the worker when `graceful_timeout` is over."""
+        grace = self.cfg.graceful_timeout
+        self.stop_at = time.monotonic() + grace - min(1.0, grace / 4)
+        self.alive = False
 
     def timeout_ctx(self) -> Idle:
         """What gunicorn waits for a request in."""
@@ -111,12 +129,10 @@ class Worker(GeventWorker):
         Once the worker is to stop, it closes all that wait for a request.
         """
         loop: Any = gevent.get_hub().loop
-        while True:
-            now = time.monotonic()
-            for greenlet, deadline in list(self.idle.items()):
-                if deadline < now or not self.alive:
-                    loop.run_callback(self.end_wait, greenlet, deadline)
-            gevent.sleep(0.5 if self.alive else 0.1)
+        now = time.monotonic()
+        for greenlet, deadline in list(self.idle.items()):
+            if deadline < now or not self.alive:
+                loop.run_callback(self.end_wait, greenlet, deadline)
 
     def end_wait(self, greenlet: Any, deadline: float) -> None:
         """Ends a wait, if it is still that one.
@@ -134,18 +150,48 @@ class Worker(GeventWorker):
         try:
             if self.connections[address] > self.client_connections:
                 self.refuse(client, unavailable("Too many connections from this address."))
-                client.close()
-                return
-            super().handle(listener, client, addr)
+            else:
+                self.serve(listener, client, addr)
+        except (Broken, OSError, gevent.GreenletExit) as error:
+            self.log.debug("Connection broken off: %r", error)
+            reset(client)
         finally:
+            if unsent(client):  # whoever waited for it has given up
+                reset(client)
+            client.close()
+            self.settling.pop(gevent.getcurrent(), None)
             self.connections[address] -= 1
             if not self.connections[address]:
                 del self.connections[address]
 
+    def serve(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serves the requests of a connection until it ends. Raises Broken and OSError."""
+        client.setblocking(1)
+        parser, listener_name = get_parser(self.cfg, client, addr), listener.getsockname()
+        req, closes = None, False
+        try:
+            while True:
+                req = None
+                with self.timeout_ctx():
+                    req = next(parser)
+                self.handle_request(listener_name, req, client, addr)
+        except Closes:
+            closes = True
+        except (StopIteration, errors.NoMoreData):  # the client has closed, or its time is over
+            pass
+        except (Broken, OSError):
+            raise
+        except Exception as error:
+            self.handle_error(req, client, addr, error)
+            return
+        settling = self.settling.get(gevent.getcurrent(), 0.0) - time.monotonic()
+        if closes or settling > 0 or unsent(client):
+            linger(client, self.client_timeout, max(settling, LINGER_SECONDS))
+
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serves a request, and the plain ones after it.
 
-        Raises StopIteration when the connection is to be closed.
+        Raises Closes, Broken or StopIteration when the connection is to be closed.
         """
         gevent.sleep(0)  # a connection that always has a next request would keep the others waiting
         check_request(req)
@@ -158,14 +204,13 @@ class Worker(GeventWorker):
             body.done()
             sock.settimeout(None)
         if response.closes:
-            if body.unread or body.failed:
-                linger(sock)
-            raise StopIteration
+            raise Closes
         if not self.cfg.is_ssl:
             handle_plain(self, listener_name, req, sock, addr)
 
     def respond(self, environ: dict[str, Any], response: Response) -> None:
-        """Has the application answer. Raises StopIteration where the answer can't be ended."""
+        """Has the application answer. Raises Broken where the client doesn't get all of it."""
+        environ["objgw.delivered"] = response.delivered
         if not self.cfg.is_ssl:
             environ["objgw.relay"] = response.relay
         try:
@@ -178,13 +223,16 @@ class Worker(GeventWorker):
                 if hasattr(blocks, "close"):
                     blocks.close()
         except OSError as error:  # the client has gone or is too slow, or the application broke off
-            self.log.debug("Connection broken off: %s", error)
-            raise StopIteration from None
+            raise Broken from error
         except Exception:
             if not response.begun:
                 raise  # handle_error() answers
             self.log.exception("Error within an answer")
-            raise StopIteration from None
+            raise Broken from None
+        if response.broken:
+            raise Broken
+        if response.large:
+            self.settling[gevent.getcurrent()] = time.monotonic() + self.cfg.graceful_timeout
 
     def environ(self, req: Any, addr: Any, listener_name: Any) -> dict[str, Any]:
         """The request as PEP 3333 wants it.
@@ -222,28 +270,14 @@ class Worker(GeventWorker):
 
         The connection closes then.
         """
-        status = next(
-            (status for kind, status in STATUS_OF_ERROR if isinstance(exc, kind)),
-            HTTPStatus.INTERNAL_SERVER_ERROR,
-        )
-        if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-            self.log.exception("Error handling request")
-            detail = "The gateway failed; its log says why."
+        refusal = refusal_of(exc)
+        if refusal.status is HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.log.error("Error handling request", exc_info=exc)
         else:
             self.log.info("Invalid request from %s: %r", addr[0] if addr else "-", exc)
-            detail = "The request isn't valid HTTP/1.1."
-        self.refuse(client, Refusal(status, detail))
+        self.refuse(client, refusal)
 
     def refuse(self, client: Any, refusal: Refusal) -> None:
         """Answers on a connection on which there is no request, and closes its sending side."""
-        answer = refusal.answer()
-        lines = [
-            f"HTTP/1.1 {answer.status}",
-            "Connection: close",
-            *[f"{name}: {value}" for name, value in answer.headers],
-        ]
-        try:
-            client.sendall("\r\n".join([*lines, "", ""]).encode() + b"".join(answer.body))
-            linger(client)
-        except OSError as error:
-            self.log.debug("Connection broken off: %s", error)
+        client.sendall(as_bytes(refusal))
+        linger(client, self.client_timeout)

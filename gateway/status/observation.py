@@ -6,12 +6,13 @@ there.
 
 A client that has its answer finds it in the metrics, whichever worker it asks: an answer that needs
 no more of the node is counted before its first byte is sent, a download before its last block is.
+The log's line of a download comes when the client has taken it, or won't: it says what arrived.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Protocol
 
@@ -23,7 +24,9 @@ NO_NODE = "none"  # the label where a request got to no node
 class Sink(Protocol):
     """Where an observation goes, to be counted and logged."""
 
-    def ended(self, observation: Observation, seconds: float, complete: bool) -> None: ...
+    def counted(self, observation: Observation, seconds: float) -> None: ...
+
+    def logged(self, observation: Observation, seconds: float, complete: bool) -> None: ...
 
     def retried(self, node: str) -> None: ...
 
@@ -72,10 +75,11 @@ class Observation:
         if self._sink:
             self._sink.failed(node)
 
-    def end(self, answer: Answer) -> Answer:
+    def end(self, answer: Answer, delivered: Callable[[], int] | None = None) -> Answer:
         """The answer, with the headers that say how it came about.
 
         The request is counted and logged now, or by `ObservedBody` when the body is sent.
+        `delivered` is the server's way to say how many bytes of the body the client has.
         """
         headers, body = answer.headers, answer.body
         headers.append(("X-Request-Id", self.request_id))
@@ -87,32 +91,55 @@ class Observation:
         if self.method == "HEAD" or isinstance(body, (list, tuple)):
             if self.method == "GET":
                 self.bytes = sum(map(len, body))
-            self.finish(complete=True)
+            self.count()
+            self.log(complete=True)
             return answer
         length = next((int(value) for name, value in headers if name == "Content-Length"), -1)
-        return answer._replace(body=ObservedBody(self, body, length))
+        return answer._replace(body=ObservedBody(self, body, length, delivered))
 
-    def finish(self, *, complete: bool) -> None:
-        """Counts and logs the request.
+    def cut(self) -> None:
+        """Counts and logs a request to which the server gives no more time, as 503.
+
+        The client gets no answer, because its connection breaks.
+        """
+        if self.counted:
+            self.status = "503"
+            self.count()
+            self.log(complete=False)
+
+    def count(self) -> None:
+        """Counts the request."""
+        if self._sink:
+            self._sink.counted(self, time.monotonic() - self.began)
+
+    def log(self, *, complete: bool) -> None:
+        """Logs the request.
 
         It isn't `complete` where client or node broke off within the body.
         """
         if self._sink:
-            self._sink.ended(self, time.monotonic() - self.began, complete)
+            self._sink.logged(self, time.monotonic() - self.began, complete)
 
 
 class ObservedBody:
     """The blocks of a body on their way to the client.
 
-    The observation ends before the last one goes out.
+    The observation is counted before the last one goes out, and logged at the end.
     """
 
-    __slots__ = ("_blocks", "_body", "_finished", "_length", "_observation")
+    __slots__ = ("_blocks", "_body", "_counted", "_delivered", "_length", "_logged", "_observation")
 
-    def __init__(self, observation: Observation, body: Iterable[bytes], length: int) -> None:
+    def __init__(
+        self,
+        observation: Observation,
+        body: Iterable[bytes],
+        length: int,
+        delivered: Callable[[], int] | None,
+    ) -> None:
         self._observation, self._body, self._length = observation, body, length
+        self._delivered = delivered
         self._blocks = iter(body)
-        self._finished = False
+        self._counted = self._logged = False
         observation.bytes = 0
 
     def __iter__(self) -> ObservedBody:
@@ -122,17 +149,23 @@ class ObservedBody:
         block = next(self._blocks)
         self._observation.bytes += len(block)
         if self._observation.bytes == self._length:
-            self._finished = True
-            self._observation.finish(complete=True)
+            self._counted = True
+            self._observation.count()
         return block
 
     def close(self) -> None:
         """WSGI's: called when the answer is sent, or won't be any further."""
+        if self._logged:
+            return
+        self._logged = True
         if hasattr(self._body, "close"):
             self._body.close()
-        if not self._finished:
-            self._finished = True
-            self._observation.finish(complete=False)
+        observation = self._observation
+        if self._delivered:
+            observation.bytes = self._delivered()
+        if not self._counted:
+            observation.count()
+        observation.log(complete=observation.bytes == self._length)
 
 
 # The request that this thread, or greenlet, works on.

@@ -56,8 +56,8 @@ class Recorder:
         current.set(observation)
         return observation
 
-    def ended(self, observation: Observation, seconds: float, complete: bool) -> None:
-        """Counts and logs a request that is over."""
+    def counted(self, observation: Observation, seconds: float) -> None:
+        """Counts a request that is over."""
         method = observation.method if observation.method in METHODS else "other"
         key = (method, observation.status, observation.node)
         observers = self._observers.get(key)
@@ -67,6 +67,9 @@ class Recorder:
         observe_seconds(seconds)
         if observe_bytes:
             observe_bytes(observation.bytes)
+
+    def logged(self, observation: Observation, seconds: float, complete: bool) -> None:
+        """Logs a request that is over."""
         if self._lines:
             self._lines.add(self._line(observation, seconds, complete))
 

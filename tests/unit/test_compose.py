@@ -8,6 +8,8 @@ import yaml  # type: ignore[import-untyped]
 
 from tests.harness.engine import CHECKOUT
 
+CONFIGURATION = (CHECKOUT / "gunicorn.conf.py").read_text()
+
 COMPOSE = yaml.safe_load((CHECKOUT / "docker-compose.yml").read_text())
 
 
@@ -17,3 +19,10 @@ def test_compose_publishes_nothing_but_the_gateway_beyond_loopback() -> None:
     ports = [port for ports in published.values() for port in ports]
     assert len(ports) == 3
     assert all(re.fullmatch(r"127\.0\.0\.1:\d+:9001", port) for port in ports)  # consoles
+
+
+def test_docker_gives_the_gateway_longer_to_stop_than_it_takes() -> None:
+    graceful = int(re.findall(r"^graceful_timeout = (\d+)$", CONFIGURATION, re.MULTILINE)[0])
+    for name in ("docker-compose.yml", "docker-stack.yml"):
+        service = yaml.safe_load((CHECKOUT / name).read_text())["services"]["gateway-container"]
+        assert int(service["stop_grace_period"].removesuffix("s")) >= graceful + 3, name

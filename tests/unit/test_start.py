@@ -1,0 +1,118 @@
+"""A start that can't succeed: one plain line says why, it isn't 0, and nothing is left behind."""
+
+from __future__ import annotations
+
+import ast
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.server.start import tls_problem
+from tests.harness.certificates import make_certificate
+from tests.harness.engine import CHECKOUT
+
+FIRST_READ = ["objgw.py", "objgwctl.py", "gunicorn.conf.py", "gateway/__init__.py"]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """Nothing is left in memory or in the temporary folder."""
+
+    def there() -> set[Path]:
+        return {*Path("/dev/shm").iterdir(), *Path(tempfile.gettempdir()).glob("*objgw*")}
+
+    before = there()
+    yield
+    assert there() <= before
+
+
+def gunicorn(
+    *arguments: str, folder: Path = CHECKOUT, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """gunicorn's run to its end, with these arguments, in this folder."""
+    env = {**os.environ, "WEB_CONCURRENCY": "1", "OBJGW_USER": "", **variables}
+    command = [sys.executable, "-m", "gunicorn", *arguments, "objgw:app"]
+    return subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def told(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line that says why it ended."""
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("objgw: ")]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+def test_a_port_that_is_taken_is_named() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = told(gunicorn("-b", f"127.0.0.1:{port}"))
+    assert line == f"objgw: it can't listen on 127.0.0.1:{port}: Address already in use"
+
+
+def test_a_start_in_another_folder_says_where_to_start(tmp_path: Path) -> None:
+    done = gunicorn("-b", "127.0.0.1:0", folder=tmp_path, PYTHONPATH=str(CHECKOUT))
+    line = told(done)
+    assert "gunicorn.conf.py" in line
+    assert str(CHECKOUT) in line
+
+
+@pytest.mark.parametrize("started", FIRST_READ[:3])
+def test_an_older_python_is_told_which_one_is_needed(started: str) -> None:
+    script = (
+        "import runpy, sys; sys.version_info = (3, 12, 9, 'final', 0); runpy.run_path(sys.argv[1])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, started],
+        cwd=CHECKOUT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert told(done) == "objgw: it needs Python 3.13 or newer, and this is 3.12"
+
+
+@pytest.mark.parametrize("started", FIRST_READ)
+def test_an_older_python_can_read_what_it_reads_first(started: str) -> None:
+    ast.parse((CHECKOUT / started).read_text(), feature_version=(3, 8))
+
+
+@pytest.mark.parametrize("setting", ["certfile", "keyfile"])
+def test_a_file_of_tls_that_can_not_be_read_is_named(tmp_path: Path, setting: str) -> None:
+    certificate, key = make_certificate(tmp_path)
+    gone = certificate if setting == "certfile" else key
+    gone.unlink()
+    line = told(
+        gunicorn("-b", "127.0.0.1:0", "--certfile", str(certificate), "--keyfile", str(key))
+    )
+    assert line == f"objgw: {setting} {gone} can't be read: No such file or directory"
+
+
+def test_each_thing_that_can_be_wrong_with_tls_is_told_with_its_file(tmp_path: Path) -> None:
+    certificate, key = map(str, make_certificate(tmp_path))
+    _, other = map(str, make_certificate(tmp_path, "other"))
+    _, locked = map(str, make_certificate(tmp_path, "locked", "-passout", "pass:secret"))
+    garbage = tmp_path / "garbage"
+    garbage.write_text("no certificate")
+    both = tmp_path / "both"
+    both.write_text(Path(certificate).read_text() + Path(key).read_text())
+    assert tls_problem(certificate, key) == tls_problem(str(both), None) == ""
+    wrong = [
+        (tls_problem(str(garbage), key), f"certfile {garbage} "),
+        (tls_problem(certificate, str(garbage)), f"keyfile {garbage} "),
+        (tls_problem(certificate, None), f"keyfile {certificate} "),
+        (tls_problem(None, key), f"keyfile {key} needs a certfile"),
+        (tls_problem(certificate, other), f"keyfile {other} "),
+        (tls_problem(certificate, locked), f"keyfile {locked} "),
+        (tls_problem(certificate, key, str(garbage)), f"ca_certs {garbage} "),
+        (tls_problem(str(tmp_path), key), f"certfile {tmp_path} can't be read: Is a directory"),
+    ]
+    for problem, names in wrong:
+        assert names in problem
+        assert "\n" not in problem
