@@ -348,8 +348,11 @@ class Lab:
             raise BenchError(f"{name} has stopped; docker logs {name}")
         return pid
 
-    def nodes(self, network: str, numbers: range) -> list[Target]:
-        """Starts nodes and waits for them; what a node is asked is presigned."""
+    def nodes(self, network: str, numbers: range, *options: str) -> list[Target]:
+        """Starts nodes and waits for them; what a node is asked is presigned.
+
+        `options` are more of `docker run`.
+        """
         started = []
         for n in numbers:
             keys = (
@@ -358,7 +361,8 @@ class Lab:
                 "-e",
                 f"MINIO_SECRET_KEY={secret_key(n)}",
             )
-            pid = self.container(f"{self.marker}-{n}", network, *keys, MINIO, "server", "/data")
+            name = f"{self.marker}-{n}"
+            pid = self.container(name, network, *keys, *options, MINIO, "server", "/data")
             started.append(
                 Target("direct", pid, 9000, partial(direct_path, n), partial(container_cpu, pid))
             )
