@@ -1,8 +1,8 @@
 """The one worker of a gateway that looks at the nodes for all of its workers.
 
 The workers of a gateway share a folder in memory. The one that holds the lock `leader` there is the
-*leader*. When it ends, the kernel gives the lock to another worker. The leader looks at each node
-every second. After each round it leaves its *word* in the folder: which layout it goes by, and when
+*leader*. When it ends, the kernel gives the lock to another worker. The leader looks at all nodes
+again and again. Each second it leaves its *word* in the folder: which layout it goes by, and when
 a node last answered it. A worker that goes by the same layout needn't look itself, as long as the
 word isn't old: it knows what it would find.
 

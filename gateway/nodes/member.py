@@ -33,8 +33,10 @@ class Member(Node):
 
     @property
     def in_order(self) -> bool:
-        """Whether requests may go to it, and nothing is to be found out first."""
-        return self.standing.usable and self.ready and self.standing.keeps_conditions is not None
+        """Whether it answers, requests may go to it, and nothing is to be found out first."""
+        standing = self.standing
+        known = self.ready and standing.keeps_conditions is not None
+        return known and standing.usable and not standing.error
 
     def end_uploads(self, nodes: Sequence[Member]) -> None:
         """Ends the uploads under way whose object has another owner among `nodes`.

@@ -4,11 +4,12 @@ A look renews the node's lease and brings what its record says (`gateway.nodes.a
 that was just found the first look also finds out what clients would have to wait for otherwise:
 whether its server decides conditions (`gateway.nodes.conditions`), and whether its bucket is there.
 
-A gateway that nobody asks costs its nodes little. One of its workers, the leader, looks at each
-node every second (`gateway.nodes.leader`). The others *rest*: as long as the leader goes by the
-same layout as they do, they look at a node each second only if it isn't in order, or had a request
-within the last `ASKED_SECONDS`, and otherwise every `REST_SECONDS`, which keeps a connection open.
-The first request after a rest finds its lease over, and looks itself (`acquire`).
+A gateway that nobody asks costs its nodes little. Each worker looks every `POLL_SECONDS` at a node
+that isn't in order, and at one that it had a request for within the last `ASKED_SECONDS`. At the
+others one worker looks every `CALM_SECONDS`, the leader (`gateway.nodes.leader`). The other workers
+*rest* as long as the leader goes by the same layout as they do: they look every `REST_SECONDS`,
+which keeps a connection open. The first request after that finds its lease over, and looks itself
+(`acquire`).
 
 The poller never waits for a node. Each look has a thread of its own, and a node of which a look is
 under way isn't looked at again. What follows from the looks is for `gateway.nodes.records`.
@@ -36,6 +37,7 @@ log = logging.getLogger("objgw")
 
 LOOK_SECONDS = 5.0  # that a node may take to give its record
 ASKED_SECONDS = 10.0  # after a request to a node, for which its lease is renewed
+CALM_SECONDS = 2.0  # between two looks of the leader at a node that nobody asks
 REST_SECONDS = 0.75 * KEPT_SECONDS  # between two looks of a worker that rests
 
 
@@ -102,12 +104,13 @@ class Poller:
         self._resting = not leader.leads and leader.agrees(self.directory.layout)
         if elected or (rested and not self._resting):
             for node in nodes:  # what was seen of it may be as old as the rest was long
-                node.standing.tried = False
+                node.standing.tried, node.looked_from = False, -math.inf
 
     def _due(self, node: Member, now: float) -> float:
         """The monotonic time at which a node is to be looked at again."""
-        rests = self._resting and node.in_order and now - node.asked > ASKED_SECONDS
-        return node.looked_from + (REST_SECONDS if rests else POLL_SECONDS)
+        if not node.in_order or now - node.asked <= ASKED_SECONDS:
+            return node.looked_from + POLL_SECONDS
+        return node.looked_from + (REST_SECONDS if self._resting else CALM_SECONDS)
 
     def _look_at(self, node: Member) -> None:
         """Looks at a node's record.

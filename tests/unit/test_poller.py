@@ -16,7 +16,7 @@ from gateway.nodes.discovery import Discovery
 from gateway.nodes.layout import POLL_SECONDS, Layout
 from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
-from gateway.nodes.poller import ASKED_SECONDS, REST_SECONDS, Poller
+from gateway.nodes.poller import ASKED_SECONDS, CALM_SECONDS, REST_SECONDS, Poller
 from gateway.nodes.view import Directory
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
@@ -91,13 +91,14 @@ def test_a_worker_that_nobody_asks_looks_seldom_while_the_leader_goes_by_its_lay
 
 
 @pytest.mark.parametrize("told", [None, NEXT])
-def test_a_worker_looks_each_second_where_the_leader_is_silent_or_has_another_layout(
+def test_a_worker_looks_at_once_where_the_leader_falls_silent_or_has_another_layout(
     worker: Worker, tmp_path: Path, told: Layout | None
 ) -> None:
     assert not worker.looks(POLL_SECONDS)
     (tmp_path / "word").unlink()
     Leader(tmp_path).tell(told, time.monotonic())
-    assert worker.looks(POLL_SECONDS)
+    assert worker.looks(0.0)
+    assert worker.looks(CALM_SECONDS)
     assert worker.poller.informed
 
 
@@ -111,12 +112,15 @@ def test_a_worker_changes_nothing_before_it_has_looked_anew_after_a_rest(
     assert not worker.poller.informed
 
 
-def test_the_leader_looks_each_second_whoever_asks(worker: Worker, tmp_path: Path) -> None:
+def test_the_leader_looks_at_a_node_that_nobody_asks_every_other_second(
+    worker: Worker, tmp_path: Path
+) -> None:
     folder = tmp_path / "another gateway's"
     folder.mkdir()
     first = Worker(worker.node.endpoint.port, worker.all_looks, folder)
-    for _ in range(2):
-        assert first.looks(POLL_SECONDS)
+    assert first.looks(POLL_SECONDS)  # nothing is known of it yet
+    assert not first.looks(POLL_SECONDS)
+    assert first.looks(CALM_SECONDS)
     assert (first.leader.leads, first.poller.informed) == (True, True)
     first.poller.start_looks()
     assert Leader(folder).agrees(LAYOUT)
@@ -136,6 +140,9 @@ def test_a_request_has_its_node_looked_at_each_second_for_some_time(worker: Work
 def test_a_node_that_is_not_in_order_is_looked_at_each_second_by_each_worker(
     worker: Worker,
 ) -> None:
+    assert not worker.looks(POLL_SECONDS)
+    worker.node.standing.failed(ConnectionRefusedError())
+    assert worker.looks(POLL_SECONDS)  # and it answers again
     assert not worker.looks(POLL_SECONDS)
     worker.node.standing.usable = False
     assert worker.looks(POLL_SECONDS)
