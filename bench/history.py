@@ -145,7 +145,7 @@ def check(lines: Iterable[str]) -> dict[str, Any]:
     for line in lines:
         op = Operation(**json.loads(line))
         by_id[op.id].append(op)
-    wrong = {id: op for id, history in by_id.items() if (op := problem(history))}
+    wrong = {id: found for id, history in by_id.items() if (found := problem(history))}
     return {
         "ids": len(by_id),
         "operations": sum(map(len, by_id.values())),

@@ -15,6 +15,9 @@ def test_a_minute_of_faults_of_all_kinds_loses_nothing_and_mixes_nothing(stack: 
     assert report["acknowledged writes"] > 300, report
     assert report["objects read at the end"] >= 16 * 12, report
     assert report["faults"] >= 6, report
+    assert report["history"]["operations"] > 1000, report
+    assert report["history"]["not linearizable"] == 0, report
+    assert report["layout"]["clean"], report
     assert (
         report["end"]["descriptors of a worker"] <= report["begin"]["descriptors of a worker"] + 20
     ), report
