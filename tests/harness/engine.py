@@ -14,6 +14,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class Audit(http.server.ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self._records: dict[str, list[dict[str, Any]]] = {}
+        self.looks: Counter[str] = Counter()  # requests for the layout's bucket, by the node's name
         super().__init__(("0.0.0.0", 0), AuditHandler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -72,7 +74,9 @@ class Audit(http.server.ThreadingHTTPServer):
         """A node that was killed says nothing more: no error."""
 
     def add(self, name: str, record: dict[str, Any]) -> None:
-        if record["api"].get("bucket") != LAYOUT_BUCKET:  # which gateways look at every second
+        if record["api"].get("bucket") == LAYOUT_BUCKET:  # which gateways look at all the time
+            self.looks[name] += 1
+        else:
             self._records.setdefault(name, []).append(record)
 
     def of(self, name: str) -> list[dict[str, Any]]:
