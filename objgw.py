@@ -37,6 +37,7 @@ from http import HTTPStatus
 from gateway.answers import Answer, Environ, Refusal, StartResponse
 from gateway.auth import Tokens
 from gateway.nodes.discovery import Discovery
+from gateway.nodes.leader import Leader
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.records import Records
 from gateway.nodes.view import Directory
@@ -64,9 +65,10 @@ class Gateway:
         self.tokens = Tokens(settings)
         self.directory = Directory(settings)
         self.discovery = Discovery(self.directory)
-        self.records = Records(self.directory, self.discovery)
         self.recorder = Recorder(Metrics(), settings)
-        self.status = Status(self.discovery, self.recorder.metrics)
+        self.leader = Leader(self.recorder.metrics.folder)
+        self.records = Records(self.directory, self.discovery, self.leader)
+        self.status = Status(self.discovery, self.recorder.metrics, self.leader)
         self.upstream = Upstream(self.directory, self.records.poller)
         self.settled = Settled(self.upstream)
         self.moving = Moving(self.settled)

@@ -16,21 +16,24 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tests.harness.stack import Stack
 
+FOLDER = "/out"  # in the tests' container: where a command may leave files for the user
 CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @contextmanager
-def in_tests_container(script: str) -> Iterator[Stack]:
+def in_tests_container(script: str, folder: Path | None = None) -> Iterator[Stack]:
     """An empty stack, gone afterwards.
 
-    Outside the tests' container the command is run again inside of it instead.
+    Outside the tests' container the command is run again inside of it instead, where `folder` is
+    `FOLDER`.
     """
     if "BENCH_INSIDE" not in os.environ:
         os.chdir(CHECKOUT)
         compose = ["docker-compose"] if shutil.which("docker-compose") else ["docker", "compose"]
         subprocess.run([*compose, "build", "tests"], stdout=subprocess.DEVNULL, check=True)
         command = ["python", f"bench/{Path(script).name}", *sys.argv[1:]]
-        inside = ["run", "--rm", "-T", "-e", "BENCH_INSIDE=1", "tests"]
+        mount = ["-v", f"{folder}:{FOLDER}"] if folder else []
+        inside = ["run", "--rm", "-T", "-e", "BENCH_INSIDE=1", *mount, "tests"]
         os.execvp(compose[0], [*compose, *inside, *command])
     sys.path.append(str(CHECKOUT))
     from tests.harness.engine import Lab

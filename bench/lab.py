@@ -220,16 +220,22 @@ def presigned(node: int, method: str, path: str, more: str = "") -> str:
     return f"{path}?{query}&X-Amz-Signature={sign}"
 
 
-def signed_headers(node: int, path: str, query: str) -> dict[str, str]:
-    """The headers of a signed GET; MinIO's admin calls take no presigned ones."""
+def signed_headers(
+    node: int, path: str, query: str, method: str = "GET", more: dict[str, str] | None = None
+) -> dict[str, str]:
+    """The headers of a signed request; MinIO's admin calls take no presigned ones.
+
+    `more` headers have names that come after `x-amz-date` in the alphabet.
+    """
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     headers = {
         "host": "127.0.0.1:9000",
         "x-amz-content-sha256": "UNSIGNED-PAYLOAD",
         "x-amz-date": stamp,
+        **(more or {}),
     }
     credential = f"{access_key(node)}/{stamp[:8]}/us-east-1/s3/aws4_request"
-    sign = signature(node, stamp, "GET", path, query, headers)
+    sign = signature(node, stamp, method, path, query, headers)
     scheme = (
         f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={';'.join(headers)}, "
         f"Signature={sign}"
@@ -348,8 +354,11 @@ class Lab:
             raise BenchError(f"{name} has stopped; docker logs {name}")
         return pid
 
-    def nodes(self, network: str, numbers: range) -> list[Target]:
-        """Starts nodes and waits for them; what a node is asked is presigned."""
+    def nodes(self, network: str, numbers: range, *options: str) -> list[Target]:
+        """Starts nodes and waits for them; what a node is asked is presigned.
+
+        `options` are more of `docker run`.
+        """
         started = []
         for n in numbers:
             keys = (
@@ -358,7 +367,8 @@ class Lab:
                 "-e",
                 f"MINIO_SECRET_KEY={secret_key(n)}",
             )
-            pid = self.container(f"{self.marker}-{n}", network, *keys, MINIO, "server", "/data")
+            name = f"{self.marker}-{n}"
+            pid = self.container(name, network, *keys, *options, MINIO, "server", "/data")
             started.append(
                 Target("direct", pid, 9000, partial(direct_path, n), partial(container_cpu, pid))
             )

@@ -47,7 +47,7 @@ class Quiet(objgw.Gateway):
     def __init__(self, settings: Settings) -> None:
         super().__init__(replace(settings, access_log="off", page="off"))
         self.recorder = Unrecorded(Metrics(), self.settings)
-        self.status = Unwatched(self.discovery, self.recorder.metrics)
+        self.status = Unwatched(self.discovery, self.recorder.metrics, self.leader)
 
 
 app = Quiet(read_or_exit())

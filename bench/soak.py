@@ -2,7 +2,9 @@
 """The soak: random requests with a model of what must be there, while everything around the gateway
 fails.
 
-    bench/soak.py --minutes 10      # as root; needs Docker and docker-compose, and runs in the tests' container
+    bench/soak.py --minutes 10 --history history.jsonl
+
+It needs root, Docker and docker-compose, and runs in the tests' container.
 
 Strategy. `load` is the clients: threads that PUT, GET, DELETE and read ranges over loopback, each
 with ids of its own, so that the model of an id is exact: the versions that it may have. An
@@ -14,12 +16,14 @@ At the end each id is read until it is answered.
 
 `Faults` does the rest at the same time: it stops, kills and pauses nodes and makes them anew as
 Compose does, with new keys and addresses; it closes Docker and has it hang; it kills workers, and
-stops and kills the gateway. `soak` is both together. The short form of it is a test in
+stops and kills the gateway. Meanwhile the layout grows and shrinks: a node joins, objects are moved
+to it, and it is taken out again. `soak` is all of it together. The short form of it is a test in
 tests/stack/test_soak.py.
 
 *lost* counts reads that lack an acknowledged write, *wrong* reads that brought what nobody wrote
-there.
-"""  # noqa: E501
+there. Every request is a line of the history, by which `history.py` judges afterwards, without the
+clients' model. At the end everything must be with its owner.
+"""
 
 from __future__ import annotations
 
@@ -28,27 +32,24 @@ import hashlib
 import http.client
 import itertools
 import json
+import os
 import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
-from inside import in_tests_container
+from history import ABSENT, SETTLED, Operation
+from inside import FOLDER, in_tests_container
 
 if TYPE_CHECKING:
-    from tests.harness.engine import DockerRelay
-    from tests.harness.gateway import Gateway
-    from tests.harness.node import Node
     from tests.harness.stack import Stack
 
 KIB, MIB = 1024, 1024 * 1024
-SETTLED = (
-    20.0  # seconds after which a write that wasn't acknowledged has taken effect, or never will
-)
 IDLE = 60.0  # seconds after which connections that nobody uses are closed, on both sides
 SPARE = 20  # descriptors that a worker may have more at the end
 PATIENCE = 90.0  # seconds that a read at the end may be refused
@@ -70,7 +71,6 @@ BROKEN = (OSError, http.client.HTTPException)
 # The model
 # --------------------------------------------------------------------------------------------------
 POOL = random.Random(0).randbytes(16 * MIB)
-ABSENT = 0  # the version of an object that isn't there
 new_version = itertools.count(1).__next__
 
 
@@ -121,16 +121,29 @@ class Shared:
 
     id: str
     sizes: dict[int, int] = field(default_factory=dict)
+    etags: dict[int, str] = field(default_factory=dict)  # of versions that somebody has seen
     stored: bool = False  # a write was acknowledged
 
 
 # --------------------------------------------------------------------------------------------------
 # The clients
 # --------------------------------------------------------------------------------------------------
+class History:
+    """The file with a line of JSON for each request, in the order of their ends."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file, self._lock = file, threading.Lock()
+
+    def add(self, operation: Operation) -> None:
+        with self._lock:
+            self._file.write(json.dumps(operation.__dict__) + "\n")
+
+
 @dataclass
 class Tally:
     """What all clients saw."""
 
+    history: History
     requests: Counter[str] = field(default_factory=Counter)
     acknowledged: int = 0
     checked: int = 0
@@ -160,24 +173,28 @@ class Read:
     body: bytes | None
 
 
+class Run(NamedTuple):
+    """How the clients are to work."""
+
+    clients: int
+    seed: int
+    port: int
+    writes: int = 0  # acknowledged ones, until which they go on
+    pause: float = 0.0  # of a client after a request, in seconds, on average
+
+
 class Client:
     """One client: a connection and ids of its own."""
 
-    def __init__(
-        self,
-        number: int,
-        port: int,
-        seed: int,
-        shared: list[Shared],
-        tally: Tally,
-        pause: float = 0.0,
-    ) -> None:
-        """`pause` is how long it waits after a request, in seconds, on average."""
-        self.random = random.Random(f"{seed}-{number}")
-        self.name = f"s{seed:x}c{number}i"
+    def __init__(self, number: int, run: Run, shared: list[Shared], tally: Tally) -> None:
+        self.number = number
+        self.random = random.Random(f"{run.seed}-{number}")
+        self.name = f"s{run.seed:x}c{number}i"
         self.own = [Model(f"{self.name}{n}") for n in range(OWN_IDS)]
-        self.shared, self.tally, self.port, self.pause = shared, tally, port, pause
-        self.connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        self.shared, self.tally, self.port, self.pause = shared, tally, run.port, run.pause
+        self.connection = http.client.HTTPConnection("127.0.0.1", run.port, timeout=60)
+        self.times = 0.0, 0.0  # monotonic, of the last request's begin and end
+        self.sent = False  # the last request may have got to the gateway
 
     def run(self, over: Callable[[], bool]) -> None:
         while not over():
@@ -194,6 +211,7 @@ class Client:
             acknowledged = self.put(model.id, version, model.sizes[version]) == 200
         elif kind == "DELETE" and model.writable:
             version, acknowledged = ABSENT, self.ask("DELETE", model.id)[0] == 204
+            self.note("DELETE", model.id, ABSENT, "ok" if acknowledged else "unknown")
         else:
             self.check(model, self.read(kind, model.id, max(model.sizes.values())))
             return
@@ -205,16 +223,23 @@ class Client:
 
     def use_shared(self, kind: str, shared: Shared) -> None:
         if kind == "PUT":
-            version = self.new(shared.sizes)
-            shared.stored |= self.put(shared.id, version, shared.sizes[version]) == 200
+            version, condition = self.new(shared.sizes), self.condition(shared)
+            size, etags = shared.sizes[version], shared.etags
+            shared.stored |= self.put(shared.id, version, size, condition, etags) == 200
             return
         stored = shared.stored
-        read = self.read(kind, shared.id, 256 * KIB)
+        read = self.read(kind, shared.id, 256 * KIB, shared.etags)
         if read and read.version == ABSENT:
             if stored:
                 self.tally.lost.append(f"{shared.id}: 404")
         elif read:
             self.compare(shared.id, shared.sizes, read)
+
+    def condition(self, shared: Shared) -> str | int | None:
+        """A condition of a PUT: none, that there is no object, or a version that may be there."""
+        seen = max(list(shared.etags), default=None)
+        kinds: list[str | int | None] = [None, None, "absent", seen, seen]
+        return self.random.choice(kinds)
 
     def new(self, sizes: dict[int, int]) -> int:
         """A new version, of some size."""
@@ -223,15 +248,60 @@ class Client:
         sizes[version] = self.random.randint(low, high)
         return version
 
-    def put(self, id: str, version: int, size: int) -> int:
+    def put(
+        self,
+        id: str,
+        version: int,
+        size: int,
+        condition: str | int | None = None,
+        etags: dict[int, str] | None = None,
+    ) -> int:
+        """Stores a version; the status. `etags` has those of the versions, and gets this one's."""
         body: Any = content(id, version, size)
-        headers = {"Content-Type": f"application/x-v{version}"}
+        headers, etags = (
+            {"Content-Type": f"application/x-v{version}"},
+            {} if etags is None else etags,
+        )
+        if condition == "absent":
+            headers["If-None-Match"] = "*"
+        elif isinstance(condition, int):
+            headers["If-Match"] = etags[condition]
         if self.random.random() < 0.2:  # without a length
             body = iter([body[at : at + 50_000] for at in range(0, size, 50_000)])
-        return self.ask("PUT", id, body, headers)[0]
+        status, answer, _ = self.ask("PUT", id, body, headers)
+        outcome = {200: "ok", 412: "unmet"}.get(status, "unknown")
+        self.note("PUT", id, version, outcome, condition)
+        if status == 200:
+            etags[version] = answer["ETag"]
+        return status
 
-    def read(self, kind: str, id: str, size: int) -> Read | None:
-        """What is there, or None where the gateway can't tell."""
+    def note(
+        self,
+        operation: str,
+        id: str,
+        version: int,
+        outcome: str,
+        condition: str | int | None = None,
+    ) -> None:
+        """Writes the last request to the history."""
+        outcome = outcome if self.sent else "unsent"
+        self.tally.history.add(
+            Operation(self.number, operation, id, version, condition, *self.times, outcome)
+        )
+
+    def read(
+        self, kind: str, id: str, size: int, etags: dict[int, str] | None = None
+    ) -> Read | None:
+        """What is there, or None where the gateway can't tell; `etags` gets the version's."""
+        kind = kind if kind in ("HEAD", "RANGE") else "GET"  # of a write that isn't due yet, too
+        read, etag = self.ask_for(kind, id, size)
+        self.note(kind, id, read.version if read else ABSENT, "ok" if read else "unknown")
+        if read and etag and etags is not None:
+            etags[read.version] = etag
+        return read
+
+    def ask_for(self, kind: str, id: str, size: int) -> tuple[Read | None, str]:
+        """What is there, and its ETag."""
         headers, start = {}, 0
         if kind == "RANGE":
             start = self.random.randint(0, size)
@@ -239,9 +309,9 @@ class Client:
         method = "HEAD" if kind == "HEAD" else "GET"
         status, answer, body = self.ask(method, id, headers=headers)
         if status == 404:
-            return Read(ABSENT, 0, 0, None)
+            return Read(ABSENT, 0, 0, None), ""
         if status not in (200, 206):
-            return None
+            return None, ""
         version = int(answer["Content-Type"].removeprefix("application/x-v"))
         if status == 206:
             start, total = (
@@ -250,7 +320,8 @@ class Client:
             )
         else:
             start, total = 0, answer["Content-Length"]
-        return Read(version, start, int(total), None if method == "HEAD" else body)
+        read = Read(version, start, int(total), None if method == "HEAD" else body)
+        return read, answer["ETag"]
 
     def check(self, model: Model, read: Read | None) -> None:
         """Whether a read of an own object brought what must be there."""
@@ -278,19 +349,24 @@ class Client:
         self, method: str, id: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Status, headers and body; the status is 0 where the connection breaks."""
+        headers, began, self.sent = headers or {}, time.monotonic(), True
         try:
-            self.connection.request(method, f"/object/{id}", body, headers or {})
+            self.connection.request(method, f"/object/{id}", body, headers)
             response = self.connection.getresponse()
             answer = response.status, response.msg, response.read()
         except BROKEN as error:
             self.connection.close()
             refused = isinstance(error, ConnectionRefusedError)
             self.tally.requests[f"{method} {'refused' if refused else 'broken'}"] += 1
+            self.times, self.sent = (began, time.monotonic()), not refused
             time.sleep(0.02)
             return 0, http.client.HTTPMessage(), b""
+        self.times = began, time.monotonic()
         self.tally.requests[f"{method} {answer[0]}"] += 1
         if answer[0] in REFUSED:
             time.sleep(0.02)
+        elif answer[0] == 412 and not headers.keys().isdisjoint(("If-Match", "If-None-Match")):
+            pass
         elif answer[0] not in (200, 204, 206, 404, 416):
             self.tally.wrong.append(f"{method} {id}: {answer[0]} {answer[2][:200]!r}")
         return answer
@@ -307,18 +383,21 @@ class Client:
             self.check(model, read)
 
 
-def load(
-    seconds: float, clients: int, seed: int, port: int, writes: int = 0, pause: float = 0.0
-) -> dict[str, Any]:
-    """Runs the clients, until so many writes were acknowledged at least; what they saw."""
-    tally = Tally()
-    shared = [Shared(f"s{seed:x}shared{n}") for n in range(SHARED_IDS)]
-    all_clients = [Client(n, port, seed, shared, tally, pause) for n in range(clients)]
+def load(seconds: float, history: str, clients: Run) -> dict[str, Any]:
+    """Runs the clients; what they saw."""
+    with open(history, "w") as file:
+        return run_clients(seconds, clients, Tally(History(file)))
+
+
+def run_clients(seconds: float, run: Run, tally: Tally) -> dict[str, Any]:
+    """The clients at work, and then the reads at the end; what they saw."""
+    shared = [Shared(f"s{run.seed:x}shared{n}") for n in range(SHARED_IDS)]
+    all_clients = [Client(n, run, shared, tally) for n in range(run.clients)]
     began = time.monotonic()
 
     def over() -> bool:
         took = time.monotonic() - began
-        return took > LONGEST * seconds or (took > seconds and tally.acknowledged >= writes)
+        return took > LONGEST * seconds or (took > seconds and tally.acknowledged >= run.writes)
 
     in_threads([partial(client.run, over) for client in all_clients])
     in_threads([client.read_back for client in all_clients])
@@ -347,128 +426,25 @@ def in_threads(calls: list[Callable[[], None]]) -> None:
 
 
 # --------------------------------------------------------------------------------------------------
-# The faults
+# Both together
 # --------------------------------------------------------------------------------------------------
-class Faults:
-    """Makes one fault of a node and one of the gateway or of Docker at a time, until it is told to
-    stop.
-    """
-
-    def __init__(self, stack: Stack, gateway: Gateway, relay: DockerRelay, seed: int) -> None:
-        self.stack, self.gateway, self.relay = stack, gateway, relay
-        self.random = random.Random(seed)
-        self.over = threading.Event()
-        self.made: Counter[str] = Counter()
-        self.most: dict[str, float] = {}
-
-    def of_nodes(self) -> None:
-        kinds = {
-            "node stopped": self.stop, "node killed": self.kill, "node paused": self.pause,
-            "node made anew": self.anew
-        }  # fmt: skip
-        for kind in self.rounds(list(kinds)):
-            kinds[kind](self.random.choice(self.stack.nodes))
-
-    def of_the_gateway(self) -> None:
-        kinds = {
-            "Docker closed": self.close_docker,
-            "Docker hung": self.hang_docker,
-            "worker killed": self.kill_worker,
-            "gateway stopped": self.restart,
-            "gateway killed": self.kill_gateway,
-        }
-        for kind in self.rounds(list(kinds)):
-            self.sample()
-            kinds[kind]()
-
-    def rounds(self, kinds: list[str]) -> Iterator[str]:
-        """One kind after the other, in an order that changes, with a pause after each."""
-        while True:
-            for kind in self.random.sample(kinds, len(kinds)):
-                if self.over.wait(self.random.uniform(1, 3)):
-                    return
-                yield kind
-                self.made[kind] += 1
-
-    def wait(self) -> None:
-        self.over.wait(self.random.uniform(0.5, 4))
-
-    def stop(self, node: Node) -> None:
-        node.stop()
-        self.wait()
-        node.start()
-
-    def kill(self, node: Node) -> None:
-        node.container.kill()
-        self.wait()
-        node.start()
-
-    def pause(self, node: Node) -> None:
-        node.pause()
-        self.wait()
-        node.unpause()
-
-    def anew(self, node: Node) -> None:
-        """As Compose does: the name is never gone, but for a moment it is that of the old
-        container.
-        """
-        old = node.container
-        old.rename(f"{self.random.getrandbits(48):012x}_{node.name}")
-        old.stop(timeout=3)
-        node.user, node.password = (
-            f"user{self.random.getrandbits(48):x}",
-            f"pass{self.random.getrandbits(96):x}",
-        )
-        node.create(self.stack.new_address())
-        old.remove()
-
-    def close_docker(self) -> None:
-        self.relay.close()
-        self.wait()
-        self.relay.open()
-
-    def hang_docker(self) -> None:
-        self.relay.hang()
-        self.wait()
-        self.relay.open()
-
-    def kill_worker(self) -> None:
-        for worker in list(self.gateway.workers())[:1]:  # none while they are only starting
-            self.gateway.run("sh", "-c", f"kill -KILL {worker} || true")
-
-    def restart(self) -> None:
-        self.gateway.container.stop(timeout=30)
-        self.gateway.start()
-
-    def kill_gateway(self) -> None:
-        self.gateway.container.kill()
-        self.gateway.start()
-
-    def sample(self) -> dict[str, float]:
-        """What the largest worker has, now."""
-        workers = self.gateway.workers().values()
-        sample = {
-            "MiB of a worker": round(
-                max((worker.memory for worker in workers), default=0) / MIB, 1
-            ),
-            "descriptors of a worker": max((worker.descriptors for worker in workers), default=0),
-        }
-        self.most = {name: max(value, self.most.get(name, 0)) for name, value in sample.items()}
-        return sample
-
-
 def soak(
     stack: Stack,
     seconds: float,
     clients: int,
     seed: int,
+    history: str = "/tmp/history.jsonl",
     writes: int = 0,
     pause: float = 0.0,
 ) -> dict[str, Any]:
     """The clients and the faults together on an empty stack; what came of it.
 
-    On a slow machine the clients go on until so many writes were acknowledged.
+    On a slow machine the clients go on until so many writes were acknowledged. `history` is a
+    file in the container that the clients run in.
     """
+    from faults import Faults
+    from tests.harness.engine import read_in
+
     relay, host = stack.add_relay(), stack.add_host()
     stack.add_nodes("123")
     env = {"WEB_CONCURRENCY": "2", "OBJGW_NODE_TIMEOUT": "5", "OBJGW_DOCKER_TIMEOUT": "2"}
@@ -478,24 +454,21 @@ def soak(
         "soak.py", "--seconds", 3, "--clients", clients, "--seed", seed + 1
     )  # so that begin is like end
     faults = Faults(stack, gateway, relay, seed)
+    clients_run = ["--seconds", seconds, "--clients", clients, "--seed", seed, "--history", history]
+    clients_run += ["--writes", writes, "--pause", pause]
     begin = faults.sample()
     report: dict[str, Any] = {}
 
     def use() -> None:
         try:
-            report.update(
-                gateway.load(
-                    *("soak.py", "--seconds", seconds, "--clients", clients, "--seed", seed),
-                    *("--writes", writes, "--pause", pause),
-                )
-            )
+            report.update(gateway.load("soak.py", *clients_run))
         finally:
             faults.over.set()
 
     timer = threading.Timer(seconds, faults.over.set)
     timer.start()
     try:
-        in_threads([use, faults.of_nodes, faults.of_the_gateway])
+        in_threads([use, faults.of_nodes, faults.of_the_gateway, faults.of_the_layout])
     finally:
         timer.cancel()
     made = {"faults": sum(faults.made.values()), "of each kind": dict(faults.made)}
@@ -505,7 +478,16 @@ def soak(
     ] + SPARE:
         if time.monotonic() > calm:
             break
-    return {"seed": seed, **report, **made, "begin": begin, "most": faults.most, "end": end}
+    judge = f"python bench/history.py {history} || true"  # its exit code is in the report, too
+    judged = {"history": json.loads(read_in(host, "sh", "-c", judge)), "layout": faults.settled()}
+    resources = {"begin": begin, "most": faults.most, "end": end}
+    return {"seed": seed, **report, **judged, **made, **resources}
+
+
+def failed(report: dict[str, Any]) -> bool:
+    """Whether a soak has found anything."""
+    found = report["lost"] or report["wrong"] or report["history"]["not linearizable"]
+    return bool(found or not report["layout"]["clean"])
 
 
 def main() -> None:
@@ -519,17 +501,20 @@ def main() -> None:
     parser.add_argument("--writes", type=int, default=0, help="acknowledged, at least")
     parser.add_argument("--pause", type=float, default=0, help="of a client, in seconds")
     parser.add_argument("--seed", type=int, default=random.randrange(2**24))
+    parser.add_argument("--history", type=Path, help="file to write all requests to")
     parser.add_argument("--port", type=int, default=3000)
     given = parser.parse_args()
     seconds = min(given.seconds or given.minutes * 60, 3600)
     if given.role == "load":
-        clients = given.clients, given.seed, given.port, given.writes, given.pause
-        print(json.dumps(load(seconds, *clients)))
+        run = Run(given.clients, given.seed, given.port, given.writes, given.pause)
+        print(json.dumps(load(seconds, str(given.history or os.devnull), run)))
         return
-    with in_tests_container(__file__) as stack:
-        report = soak(stack, seconds, given.clients, given.seed)
+    folder = given.history.resolve().parent if given.history else None
+    with in_tests_container(__file__, folder) as stack:
+        out = [f"{FOLDER}/{given.history.name}"] if given.history else []
+        report = soak(stack, seconds, given.clients, given.seed, *out)
         print(json.dumps(report, indent=2))
-    raise SystemExit(bool(report["lost"] or report["wrong"]))
+    raise SystemExit(failed(report))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -14,6 +14,8 @@ from tqdm import tqdm
 
 OBJECT_WEIGHT = 64 * 1024  # bytes that are taken to last as long as the requests for one object
 PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
+TERMINAL_SECONDS = 0.2  # the same where there is one, on which the line is written over
+CLEAR_LINE = "\x1b[K"  # from the cursor to the end (ECMA-48, EL)
 
 
 def say(text: str) -> None:
@@ -71,6 +73,41 @@ class Work:
 
     def __str__(self) -> str:
         return f"{self.objects} object{'' if self.objects == 1 else 's'} ({amount(self.bytes)})"
+
+
+class Listed:
+    """How many objects were listed so far, on stderr; how many there are nobody knows before.
+
+    On a terminal one line shows it and goes at the end; else there is a line every few seconds.
+    """
+
+    def __init__(self) -> None:
+        self.objects = 0
+        self._began = self._shown = time.monotonic()
+        self._lock = threading.Lock()
+        self._terminal = sys.stderr.isatty()
+        self._pause = TERMINAL_SECONDS if self._terminal else PLAIN_SECONDS
+
+    def each[T](self, listing: Iterable[T]) -> Iterator[T]:
+        """The objects of a listing, counted. Several threads may have one each."""
+        try:
+            for item in listing:
+                with self._lock:
+                    self.objects += 1
+                    if time.monotonic() - self._shown >= self._pause:
+                        self._show()
+                yield item
+        finally:
+            if self._terminal and self._shown > self._began:
+                print(f"\r{CLEAR_LINE}", end="", file=sys.stderr, flush=True)
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        text = f"{self.objects} objects listed, {self.objects / (self._shown - self._began):.0f}/s"
+        if self._terminal:
+            print(f"\r{text}{CLEAR_LINE}", end="", file=sys.stderr, flush=True)
+        else:
+            say(text)
 
 
 class Progress:

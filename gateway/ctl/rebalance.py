@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
 from gateway.ctl.cluster import Cluster
-from gateway.ctl.console import Progress, Work, duration, say
+from gateway.ctl.console import Listed, Progress, Work, duration, say
 from gateway.ctl.errors import CommandError
 from gateway.ctl.listing import StoredCopy
 from gateway.ctl.lock import WorkLock
@@ -40,7 +40,7 @@ class Counts:
 def count_objects(cluster: Cluster, layout: Layout) -> Counts:
     """Counts what is where. Raises NodeError."""
     counts = Counts()
-    for key, copies in cluster.ids(layout.all_names):
+    for key, copies in Listed().each(cluster.ids(layout.all_names)):
         if not OBJECT_ID.fullmatch(key):
             counts.other_keys += 1
             continue

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from gateway.ctl.cluster import Cluster
-from gateway.ctl.console import Work, amount, table
+from gateway.ctl.console import Listed, Work, amount, table
 from gateway.ctl.errors import FINE, FOUND, IGNORES_CONDITIONS, CommandError, NodeError
 from gateway.ctl.layout_store import LayoutStore, Survey
 from gateway.ctl.listing import StoredCopy, iso_time
@@ -28,7 +28,7 @@ def nodes(cluster: Cluster, args: argparse.Namespace) -> int:
     layout = survey.layout
     names = sorted({*layout.all_names, *cluster.endpoints})
     with ThreadPoolExecutor(max(1, len(names))) as pool:
-        rows = list(pool.map(partial(node_row, cluster, survey), names))
+        rows = list(pool.map(partial(node_row, cluster, survey, Listed()), names))
     if args.json:
         document = {"settled": layout.settled, "names": layout.names, "nodes": rows}
         print(json.dumps(document | layout.document(), indent=1))
@@ -77,7 +77,7 @@ def print_layout(layout: Layout, rows: list[Row]) -> None:
             print(f"{what}: {', '.join(which)}")
 
 
-def node_row(cluster: Cluster, survey: Survey, name: str) -> Row:
+def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row:
     """What `nodes` says of one. Only a node with its own record is asked for more than that."""
     endpoint, layout, record = cluster.endpoints.get(name), survey.layout, survey.records.get(name)
     row: Row = {
@@ -101,7 +101,7 @@ def node_row(cluster: Cluster, survey: Survey, name: str) -> Row:
         if record.own(name) and not survey.foreign(name):
             row["keeps_conditions"] = cluster.keeps_conditions(name)
             held = Work()
-            for copy in cluster.listing(name):
+            for copy in listed.each(cluster.listing(name)):
                 if not copy.like_tombstone:
                     held.objects += 1
                     held.bytes += copy.size

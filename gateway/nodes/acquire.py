@@ -17,8 +17,9 @@ no second look while the lease lasts; when the lease is over, the next request l
     a kept one turns out closed      the others are as old: all are closed, and a new one is made
     no record, or another's          no connection: `Unusable`, which says why
 
-What it costs: one small request for each new connection. In a pool that is warm and a gateway that
-isn't held up, nothing: `gateway.nodes.poller` renews each lease every second.
+What it costs: one small request for each new connection, and one for the first request of a worker
+that nobody has asked for some seconds. In a pool that is warm and a gateway that isn't held up,
+nothing: `gateway.nodes.poller` renews the leases every second while requests come.
 
 Worst case for a request: the connect time-out and the node time-out, once each. For a node
 that left the gateway's own last look without an answer, or gave no record, it waits a second only.
@@ -48,6 +49,7 @@ def acquire(node: Member) -> Connection:
     Raises Unusable where the node answers and isn't who it has to be, OSError where it can't be
     reached, and UpstreamError where it breaks off or is silent.
     """
+    node.asked = time.monotonic()
     connection = node.kept() if node.standing.leased else None
     if connection is not None:
         return connection

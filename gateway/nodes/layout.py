@@ -24,8 +24,8 @@ What a change of names does, step by step:
 
     1. Someone (a gateway that found an empty new node, or `objgwctl`) writes a record with one more
        membership, which counts from `SWITCH_SECONDS` later. Until then nothing is different.
-    2. All gateways read that record within `POLL_SECONDS`. One that can't may soon not write any
-       more, because its leases end.
+    2. All workers of all gateways read that record within a few seconds (`gateway.nodes.poller`).
+       One that can't may soon not write any more, because its leases end.
     3. At that time all gateways switch. Writes go to the new owner, reads ask the candidates.
     4. `rebalance` moves each object to its owner. When it finds nothing to move, it records that
        (`moved`), and a little later removes the tombstones.
@@ -78,7 +78,8 @@ RECORD = "layout"  # the record's key, in the bucket <bucket>-layout
 POLL_SECONDS = 1.0  # between two looks at a node's record
 LEASE_SECONDS = 3.0  # for which a look is good
 WRITE_SECONDS = 3.0  # that a node may take to take a record
-# From making a new membership to its use: the time to write it, a look, a lease, and some to spare.
+# From making a new membership to its use: the time to write it; a lease, for which a worker may go
+# by an old word of the leader's; the time to its own look; and some to spare.
 SWITCH_SECONDS = 8.0
 HOLD_SECONDS = 0.25  # by which the clocks of gateways may differ
 

@@ -1,12 +1,13 @@
 """A `Member`: a node as gateways know it.
 
 It adds to a `gateway.s3.node.Node`, which only sends requests to one address, what the gateway has
-to know before it may send any: who the node is by its record (`standing`), and when that record is
-looked at next. `objgwctl`, which reads the record itself, uses the plain `Node`.
+to know before it may send any: who the node is by its record (`standing`), and when that record was
+looked at, and for whom. `objgwctl`, which reads the record itself, uses the plain `Node`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from gateway.nodes.standing import Standing
@@ -26,7 +27,15 @@ class Member(Node):
         super().__init__(endpoint, settings)
         self.standing = Standing(endpoint.name)
         self.being_looked_at = False  # the poller is looking at its record
-        self.look_due = 0.0  # monotonic time at which it looks again
+        self.looked_from = -math.inf  # monotonic time at which its last look began
+        self.asked = -math.inf  # monotonic time of the last request that wanted a connection to it
+
+    @property
+    def in_order(self) -> bool:
+        """Whether it answers, requests may go to it, and nothing is to be found out first."""
+        standing = self.standing
+        known = self.ready and standing.keeps_conditions is not None
+        return known and standing.usable and not standing.error
 
     def end_uploads(self, owner: Callable[[str], Member]) -> None:
         """Ends the uploads under way whose object has another owner: `owner` gives an id's.

@@ -1,8 +1,15 @@
-"""The looks at the nodes' records: one a second for each node, in each worker.
+"""The looks at the nodes' records: one a second for each node that requests go to.
 
 A look renews the node's lease and brings what its record says (`gateway.nodes.acquire`). Of a node
 that was just found the first look also finds out what clients would have to wait for otherwise:
 whether its server decides conditions (`gateway.nodes.conditions`), and whether its bucket is there.
+
+A gateway that nobody asks costs its nodes little. Each worker looks every `POLL_SECONDS` at a node
+that isn't in order, and at one that it had a request for within the last `ASKED_SECONDS`. At the
+others one worker looks every `CALM_SECONDS`, the leader (`gateway.nodes.leader`). The other workers
+*rest* as long as the leader goes by the same layout as they do: they look every `REST_SECONDS`,
+which keeps a connection open. The first request after that finds its lease over, and looks itself
+(`acquire`).
 
 The poller never waits for a node. Each look has a thread of its own, and a node of which a look is
 under way isn't looked at again. What follows from the looks is for `gateway.nodes.records`.
@@ -11,6 +18,7 @@ under way isn't looked at again. What follows from the looks is for `gateway.nod
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 
@@ -18,23 +26,35 @@ from gateway.nodes.acquire import prove
 from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.layout import HOLD_SECONDS, POLL_SECONDS
+from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
 from gateway.nodes.view import Directory
 from gateway.s3.body import upload_of
 from gateway.s3.connection import Reply, Request, UpstreamError
+from gateway.s3.node import KEPT_SECONDS
 
 log = logging.getLogger("objgw")
 
 LOOK_SECONDS = 5.0  # that a node may take to give its record
+ASKED_SECONDS = 10.0  # after a request to a node, for which its lease is renewed
+CALM_SECONDS = 2.0  # between two looks of the leader at a node that nobody asks
+REST_SECONDS = 0.75 * KEPT_SECONDS  # between two looks of a worker that rests
 
 
 class Poller:
     """What looks at the nodes' records; `poll` is the thread that starts the looks."""
 
-    def __init__(self, directory: Directory, discovery: Discovery) -> None:
-        self.directory, self.discovery = directory, discovery
+    def __init__(self, directory: Directory, discovery: Discovery, leader: Leader) -> None:
+        self.directory, self.discovery, self.leader = directory, discovery, leader
         self.looked = threading.Event()  # there may be something to do for the record
         self._records_bucket = directory.settings.records_bucket
+        self._resting = False  # the leader looks at the nodes for this worker
+
+    @property
+    def informed(self) -> bool:
+        """Whether this worker itself knows all nodes well enough to change the layout."""
+        running = [node for node in self.directory.by_name.values() if node.host]
+        return not self._resting and all(node.standing.tried for node in running)
 
     def decides_conditions(self, node: Member) -> bool | None:
         """Whether the node's server decides the conditions of a PUT.
@@ -42,7 +62,7 @@ class Poller:
         It is None where that can't be found out now.
         """
         if node.standing.keeps_conditions is None:
-            node.look_due = 0.0
+            node.looked_from = -math.inf
             self.directory.due.set()
             with self.directory.changed:
                 self.directory.changed.wait_for(
@@ -57,16 +77,40 @@ class Poller:
         """
         while True:
             self.directory.due.clear()
-            for node in list(self.directory.by_name.values()):
-                if node.host and not node.being_looked_at and time.monotonic() >= node.look_due:
-                    node.being_looked_at, node.look_due = True, time.monotonic() + POLL_SECONDS
-                    threading.Thread(
-                        target=self._look_at, args=(node,), name="objgw-look", daemon=True
-                    ).start()
+            self.start_looks()
             with self.directory.changed:
                 self.directory.arrange()
                 switch = self.directory.view.until + 2 * HOLD_SECONDS
             self.directory.due.wait(min(POLL_SECONDS, max(switch - time.time(), 0.01)))
+
+    def start_looks(self) -> None:
+        """Starts the looks that are due, each in a thread of its own."""
+        self._rest_or_wake()
+        for node in list(self.directory.by_name.values()):
+            now = time.monotonic()
+            if node.host and not node.being_looked_at and now >= self._due(node, now):
+                node.being_looked_at, node.looked_from = True, now
+                threading.Thread(
+                    target=self._look_at, args=(node,), name="objgw-look", daemon=True
+                ).start()
+
+    def _rest_or_wake(self) -> None:
+        """Decides whether the leader looks at the nodes for this worker, or is this worker."""
+        nodes, leader, rested = list(self.directory.by_name.values()), self.leader, self._resting
+        elected = leader.elect()
+        if leader.leads:
+            answered = max((node.standing.checked for node in nodes), default=-math.inf)
+            leader.tell(self.directory.layout, answered)
+        self._resting = not leader.leads and leader.agrees(self.directory.layout)
+        if elected or (rested and not self._resting):
+            for node in nodes:  # what was seen of it may be as old as the rest was long
+                node.standing.tried, node.looked_from = False, -math.inf
+
+    def _due(self, node: Member, now: float) -> float:
+        """The monotonic time at which a node is to be looked at again."""
+        if not node.in_order or now - node.asked <= ASKED_SECONDS:
+            return node.looked_from + POLL_SECONDS
+        return node.looked_from + (REST_SECONDS if self._resting else CALM_SECONDS)
 
     def _look_at(self, node: Member) -> None:
         """Looks at a node's record.

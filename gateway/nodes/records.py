@@ -1,13 +1,13 @@
-"""What keeps the layout current: the nodes' records are read each second, and changed as needed.
+"""What keeps the layout current: the nodes' records are read, and changed as needed.
 
 Each worker of each gateway does that for itself:
 
-- The poller starts a look at each node's record every second, which renews the node's lease and
-  brings what the record says (`gateway.nodes.poller`). It also takes a membership into use when its
-  time has come.
+- The poller starts looks at the nodes' records, which renew the nodes' leases and bring what the
+  records say (`gateway.nodes.poller`). It also takes a membership into use when its time has come.
 - The keeper does what follows from the looks. It adopts a newer layout, writes the record where a
   node has none or an older one, merges records of two origins, lets new nodes join, and settles a
-  layout when it finds every object in place.
+  layout when it finds every object in place. In a worker for which another one looks at the nodes,
+  it only adopts.
 
 Several keepers act at once. They agree because a layout is changed by compare-and-swap on one node
 (`gateway.nodes.store`): whoever comes second reads the other's record a second later, and goes on
@@ -34,6 +34,7 @@ from gateway.nodes.layout import (
     WRITE_SECONDS,
     Layout,
 )
+from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
 from gateway.nodes.merging import conflict_of, installations, merge, own_installation
 from gateway.nodes.poller import Poller
@@ -50,11 +51,11 @@ QUIET_SECONDS = 10.0  # from the last change of the layout to looking whether it
 class Records:
     """The keeper of the layout, and what starts all threads that it needs."""
 
-    def __init__(self, directory: Directory, discovery: Discovery) -> None:
+    def __init__(self, directory: Directory, discovery: Discovery, leader: Leader) -> None:
         self.directory, self.discovery = directory, discovery
         self.settings = directory.settings
         self._changed = directory.changed
-        self.poller = Poller(directory, discovery)
+        self.poller = Poller(directory, discovery, leader)
         self._absorbed: set[Layout] = set()  # records that were merged already
         self._troubles: dict[str, str] = {}  # what was logged of a node, by its name
         # Monotonic time of the last change of the layout, or attempt to settle it.
@@ -111,7 +112,7 @@ class Records:
             if layout is None or newer:
                 self._adopt(record)
         layout = self.directory.layout
-        if layout is None:
+        if layout is None or not self.poller.informed:
             return
         for node in serving:
             self._tell_trouble(node)
@@ -254,3 +255,4 @@ class Records:
             self._quiet_since = time.monotonic()
             self.directory.arrange()
         self.poller.looked.set()  # there may be more to do
+        self.directory.due.set()  # the other workers are told

@@ -35,7 +35,7 @@ class Standing:
         self.serves = False  # the last answer was one that a server of S3 gives
         self.usable = False  # its own record was read, so that requests may go to it
         self.checked = -math.inf  # monotonic time of sending the last look that was answered
-        self.tried = False  # a look has ended, well or not
+        self.tried = False  # a look has ended, well or not, that isn't too old to say anything
         self.starting = False  # the last answer was that it can't serve (yet)
         self.silent = False  # the last look got no answer in time
         self.error = ""  # why the last look found neither a record nor its absence

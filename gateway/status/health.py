@@ -1,13 +1,11 @@
 """What one worker finds out for all: whether the nodes live, how they did, and what they hold.
 
-Whether a node lives is what the looks at its record have found, which each worker makes each second
-anyway. So no node is asked because of a request for health.
+Whether a node lives is what the looks at its record have found, which the leader makes each second
+anyway (`gateway.nodes.leader`). So no node is asked because of a request for health.
 
-The worker that holds the lock `leader` is the leader. It keeps since when a node's state is so, the
-figures of the last minutes, and a count of objects. It writes them to `watch.json` in the workers'
-folder, so that all workers say the same. When it ends, the kernel gives the lock to another worker,
-which goes on from the file. Where there is no folder (under another WSGI server, in a test), each
-process leads itself.
+The leader also keeps since when a node's state is so, the figures of the last minutes, and a count
+of objects. It writes them to `watch.json` in the workers' folder, so that all workers say the same.
+When it ends, the next leader goes on from the file.
 
 What it costs a node: `CENSUS_PAGES` pages of its list each minute while somebody looks at the page.
 """
@@ -15,16 +13,15 @@ What it costs a node: `CENSUS_PAGES` pages of its list each minute while somebod
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import logging
-import os
 import re
 import threading
 import time
 from typing import Any
 
 from gateway.nodes.acquire import prove
+from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
 from gateway.nodes.view import Directory
 from gateway.s3.connection import Request, UpstreamError
@@ -48,15 +45,14 @@ class Watch:
 
     That is: whether they live, how they did, and what they hold.
 
-    >>> Watch(Directory(Settings()), Metrics()).snapshot()["nodes"]     # by name
+    >>> Watch(Directory(Settings()), Metrics(), Leader(None)).snapshot()["nodes"]     # by name
     {}
     """
 
-    def __init__(self, directory: Directory, metrics: Metrics) -> None:
-        self._directory, self._metrics = directory, metrics
+    def __init__(self, directory: Directory, metrics: Metrics, leader: Leader) -> None:
+        self._directory, self._metrics, self._leader = directory, metrics, leader
         self._folder = metrics.folder
-        self._lock: int | None = None  # the descriptor of `leader`, once it is locked
-        self._leads = metrics.folder is None
+        self._led = False  # this worker has gone on from the file of the leader before it
         self._known: dict[str, Any] = {
             "at": 0.0,
             "nodes": {},
@@ -70,7 +66,7 @@ class Watch:
 
     def snapshot(self) -> dict[str, Any]:
         """What the leader wrote last. Where that is too old to say anything, no node is known."""
-        if not self._leads and time.monotonic() - self._read > TICK_SECONDS / 2:
+        if not self._led and time.monotonic() - self._read > TICK_SECONDS / 2:
             self._read = time.monotonic()
             self._load()
         if time.time() - self._known["at"] > STALE_SECONDS:
@@ -85,8 +81,11 @@ class Watch:
 
     def tick(self) -> None:
         """What is due. Any worker calls it again and again; only the leader does something."""
-        if not self._leads and not self._elected():
+        if not self._leader.leads:
             return
+        if not self._led:
+            self._load()
+            self._led = True
         now, known = time.time(), self._known
         nodes = self._directory.nodes
         for node in nodes:
@@ -107,26 +106,11 @@ class Watch:
             new.write_text(json.dumps(known))
             new.replace(self._folder / "watch.json")
 
-    def _elected(self) -> bool:
-        """Whether this worker is the leader by now; it goes on from where the one before it was."""
-        assert self._folder
-        if self._lock is None:
-            self._lock = os.open(
-                self._folder / "leader", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-            )
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        self._load()
-        self._leads = True
-        return True
-
     def _load(self) -> None:
         """Reads the leader's file, if there is one."""
-        assert self._folder
-        with contextlib.suppress(FileNotFoundError):
-            self._known = json.loads((self._folder / "watch.json").read_text())
+        if self._folder:
+            with contextlib.suppress(FileNotFoundError):
+                self._known = json.loads((self._folder / "watch.json").read_text())
 
     # -- whether nodes live
 
@@ -135,11 +119,13 @@ class Watch:
         standing = node.standing
         if node.host is None:
             self._note(node, "stopped", "its container doesn't run")
+        elif not standing.tried:
+            return  # it has just begun, or this worker has just become the leader
         elif standing.trouble:
             self._note(node, "wrong", standing.trouble)
         elif standing.error:
             self._note(node, "down", standing.error)
-        elif standing.tried:
+        else:
             self._note(node, "up", None)
 
     def _note(self, node: Member, state: str, error: str | None) -> None:

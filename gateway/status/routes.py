@@ -22,6 +22,7 @@ from urllib.parse import parse_qs
 
 from gateway.answers import RETRY_AFTER, Answer, Environ, Headers, Refusal, unavailable
 from gateway.nodes.discovery import Discovery
+from gateway.nodes.leader import Leader
 from gateway.nodes.placement import OBJECT_ID
 from gateway.s3.breaker import State
 from gateway.status.health import SAMPLE_SECONDS, SAMPLES, TICK_SECONDS, Watch
@@ -40,10 +41,10 @@ NOT_KEPT = ("Cache-Control", "no-store")
 class Status:
     """The paths that are no object's, and what has to be done in the background for them."""
 
-    def __init__(self, discovery: Discovery, metrics: Metrics) -> None:
+    def __init__(self, discovery: Discovery, metrics: Metrics, leader: Leader) -> None:
         self.metrics = metrics
         self._discovery, self._directory = discovery, discovery.directory
-        self._watch = Watch(self._directory, metrics)
+        self._watch = Watch(self._directory, metrics, leader)
         self._routes: dict[str, Callable[[Environ], Answer]] = {
             "/health": self._health,
             "/health/live": self._live,

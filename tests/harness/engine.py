@@ -14,6 +14,7 @@ import socket
 import socketserver
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ class Audit(socketserver.ThreadingTCPServer):
     def __init__(self) -> None:
         self._lines: dict[str, list[bytes]] = {}
         self._records: dict[str, list[dict[str, Any]]] = {}  # those lines that were asked for
+        self.looks: Counter[str] = Counter()  # requests for the layout's bucket, by the node's name
         super().__init__(("0.0.0.0", 0), AuditHandler)
         self.port: int = self.server_address[1]
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -79,7 +81,9 @@ class Audit(socketserver.ThreadingTCPServer):
 
     def add(self, name: str, lines: bytes) -> None:
         for line in lines.splitlines():
-            if line.strip() and ABOUT_LAYOUT not in line:
+            if ABOUT_LAYOUT in line:  # which gateways look at all the time
+                self.looks[name] += 1
+            elif line.strip():
                 self._lines.setdefault(name, []).append(line)
 
     def has(self, name: str, text: str) -> bool:

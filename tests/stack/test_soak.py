@@ -16,6 +16,9 @@ def test_a_minute_of_faults_of_all_kinds_loses_nothing_and_mixes_nothing(stack: 
     assert report["acknowledged writes"] >= 300, str(report)
     assert report["objects read at the end"] >= 16 * 12, str(report)
     assert report["faults"] >= 4, str(report)
+    assert report["history"]["operations"] > 300, str(report)
+    assert report["history"]["not linearizable"] == 0, str(report)
+    assert report["layout"]["clean"], str(report)
     assert (
         report["end"]["descriptors of a worker"] <= report["begin"]["descriptors of a worker"] + 20
     ), str(report)

@@ -17,16 +17,21 @@ from gateway.nodes.layout import (
     LEASE_SECONDS,
     POLL_SECONDS,
     SWITCH_SECONDS,
+    WRITE_SECONDS,
     Layout,
 )
 from gateway.nodes.membership import Membership
 from gateway.nodes.merging import merge
+from gateway.nodes.poller import CALM_SECONDS
 from tests.harness.waiting import owner
 
 
 def test_a_switch_comes_after_every_lease_and_hold_that_could_miss_it() -> None:
     assert POLL_SECONDS < LEASE_SECONDS
     assert SWITCH_SECONDS > LEASE_SECONDS + 2 * HOLD_SECONDS + POLL_SECONDS / 2
+    # The leader has written it when its looks stop; a worker then takes its word for a lease.
+    assert SWITCH_SECONDS > WRITE_SECONDS + LEASE_SECONDS + POLL_SECONDS + HOLD_SECONDS
+    assert CALM_SECONDS + POLL_SECONDS <= LEASE_SECONDS
 
 
 ABC = Layout("one", 7, (Membership(3, 100.0, ("a", "b", "c")),))

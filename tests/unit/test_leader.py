@@ -1,0 +1,67 @@
+"""Who leads among the workers of a gateway, and for how long the others take its word."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from gateway.nodes.layout import LEASE_SECONDS, Layout
+from gateway.nodes.leader import Leader
+
+LAYOUT = Layout.first(["node-1", "node-2"])
+NEXT = LAYOUT.joined(["node-3"], now=0.0)
+
+
+def test_one_of_several_workers_leads_and_another_one_when_it_ends(tmp_path: Path) -> None:
+    held, other = os.pipe()  # the first worker is a process of its own, since a lock is one's
+    child = os.fork()
+    if not child:
+        os.write(other, bytes([Leader(tmp_path).elect()]))
+        signal.pause()
+    try:
+        assert os.read(held, 1) == b"\1"
+        second = Leader(tmp_path)
+        assert (second.elect(), second.leads) == (False, False)
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert (second.elect(), second.leads) == (True, True)
+    assert not second.elect()  # it leads already
+
+
+def test_a_process_without_a_folder_leads_itself() -> None:
+    leader = Leader(None)
+    leader.tell(LAYOUT, time.monotonic())
+    assert (leader.leads, leader.elect(), leader.agrees(LAYOUT)) == (True, False, False)
+
+
+@pytest.mark.parametrize(
+    ("told", "age", "asked", "agrees"),
+    [
+        (LAYOUT, 0.0, LAYOUT, True),
+        (LAYOUT, LEASE_SECONDS - 1, LAYOUT, True),
+        (LAYOUT, LEASE_SECONDS, LAYOUT, False),  # it is old
+        (LAYOUT, math.inf, LAYOUT, False),  # no node has answered yet
+        (NEXT, 0.0, LAYOUT, False),
+        (LAYOUT, 0.0, NEXT, False),
+        (Layout.first(["node-1", "node-2"]), 0.0, LAYOUT, False),  # another installation's
+        (None, 0.0, LAYOUT, False),
+        (LAYOUT, 0.0, None, False),
+    ],
+)
+def test_the_word_counts_for_the_same_layout_and_while_it_is_fresh(
+    tmp_path: Path, told: Layout | None, age: float, asked: Layout | None, agrees: bool
+) -> None:
+    Leader(tmp_path).tell(told, time.monotonic() - age)
+    assert Leader(tmp_path).agrees(asked) is agrees
+
+
+@pytest.mark.parametrize("text", ["", "x", "1e9", f"now {LAYOUT.origin} 1"])
+def test_what_is_no_word_counts_as_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "word").write_text(text)
+    assert not Leader(tmp_path).agrees(LAYOUT)
