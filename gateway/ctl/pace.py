@@ -23,6 +23,7 @@ WINDOW = 1.0  # seconds between two calls of `adjust`
 HELPED = 1.1  # times as fast as before, from which on more jobs have helped
 NOTICED = 0.03  # seconds of an answer that no client would notice
 REST = 5  # windows without more jobs after fewer
+EFFECT = 2  # windows after which fewer jobs show
 
 
 class Pace:
@@ -41,7 +42,9 @@ class Pace:
         `speed` is in any unit, `answer` in seconds.
         """
         self._usual = min(self._usual, answer)
-        if answer > max(NOTICED, 2 * self._usual):
+        if self._rest > REST - EFFECT:  # what was changed shows later
+            self._rest -= 1
+        elif answer > max(NOTICED, 2 * self._usual):
             if self.jobs == 1:
                 self._usual = answer
             self._become(self.jobs // 2)
