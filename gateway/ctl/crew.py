@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from gateway.ctl.errors import Stopped
 from gateway.ctl.pace import WINDOW, Pace
 
-AHEAD = 50_000  # items that wait at most; one takes some hundred bytes
+AHEAD = 20_000  # items that wait at most; one takes less than a kilobyte
 
 
 class Crew[Item]:
