@@ -32,6 +32,8 @@ from typing import TYPE_CHECKING, Any
 from inside import in_tests_container
 
 if TYPE_CHECKING:
+    from docker.models.containers import Container
+
     from tests.harness.gateway import Gateway
     from tests.harness.node import Node
     from tests.harness.stack import Stack
@@ -132,8 +134,21 @@ def ctl(gateway: Gateway, *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.exit_code, json.loads(output)
 
 
-def own_limit(node: Node, small: int, large: int) -> float:
-    """Objects/s that a node takes at most where they are PUT straight to it, as `objgwctl` does."""
+def cpu(*containers: Container) -> float:
+    """Seconds of CPU that these containers have used since they began."""
+    usage = 0
+    for container in containers:
+        engine: Any = container.client
+        stats = engine.api.stats(container.id, stream=False, one_shot=True)
+        usage += stats["cpu_stats"]["cpu_usage"]["total_usage"]  # nanoseconds
+    return usage / 1e9
+
+
+def own_limit(node: Node, small: int, large: int) -> dict[str, float]:
+    """Objects/s that a node takes at most where they are PUT straight to it, as `objgwctl` does.
+
+    And the milliseconds of CPU, of client and node, that such an object costs.
+    """
     from gateway.ctl.source import content_md5
     from gateway.s3.body import upload_of
     from gateway.s3.connection import Request
@@ -166,7 +181,7 @@ def own_limit(node: Node, small: int, large: int) -> float:
 
     client = Client(endpoint, Settings())
     ask(client, client.connect(), Request("PUT", "/limit", upload=upload_of(b"")))
-    speeds = []
+    speeds, objects, cpu_before = [], 0, cpu(node.container) + time.process_time()
     for connections in CONNECTIONS:
         began = time.monotonic()
         with ThreadPoolExecutor(connections) as pool:
@@ -176,7 +191,9 @@ def own_limit(node: Node, small: int, large: int) -> float:
             ]
         stored = sum(share.result() for share in shares)
         speeds.append(stored / (time.monotonic() - began))
-    return max(speeds)
+        objects += stored
+    used = cpu(node.container) + time.process_time() - cpu_before
+    return {"objects/s": round(max(speeds)), "CPU ms": round(used / objects * 1000, 2)}
 
 
 def grow(stack: Stack, gateway: Gateway, suffix: str) -> Node:
@@ -191,12 +208,15 @@ def grow(stack: Stack, gateway: Gateway, suffix: str) -> Node:
         time.sleep(0.5)
 
 
-def moved(gateway: Gateway, options: list[str]) -> dict[str, Any]:
-    """What a rebalance says, and how fast it was."""
+def moved(stack: Stack, gateway: Gateway, options: list[str]) -> dict[str, Any]:
+    """What a rebalance says, how fast it was, and the CPU of nodes and gateway for an object."""
+    containers = [gateway.container, *(node.container for node in stack.nodes)]
+    before = cpu(*containers)
     code, report = ctl(gateway, "rebalance", *options)
     assert code == 0, report
     return {
         **report,
+        "CPU ms": round((cpu(*containers) - before) / report["moved"] * 1000, 2),
         "objects/s": round(report["moved"] / report["moving"]),
         "MB/s": round(report["bytes"] / report["moving"] / 1e6, 1),
     }
@@ -213,10 +233,14 @@ def rebalance(stack: Stack, small: int, large: int, options: list[str]) -> dict[
     report: dict[str, Any] = {"stored": stored, "system load before": os.getloadavg()[0]}
     fourth = grow(stack, gateway, "4")
     limits = [own_limit(fourth, small, large)]
-    report["quiet"] = moved(gateway, options)
+    report["quiet"] = moved(stack, gateway, options)
     limits.append(own_limit(fourth, small, large))
-    report["the node's own limit, objects/s, before and after"] = [round(each) for each in limits]
-    report["/ limit"] = round(report["quiet"]["objects/s"] / statistics.mean(limits), 2)
+    report["the new node's own limit, before and after"] = limits
+    limit, least = (
+        statistics.mean(each[name] for each in limits) for name in ("objects/s", "CPU ms")
+    )
+    report["objects/s, / limit"] = round(report["quiet"]["objects/s"] / limit, 2)
+    report["CPU ms, / limit"] = round(report["quiet"]["CPU ms"] / least, 2)
 
     report["GETs before"] = gateway.load(*load)
     grow(stack, gateway, "5")
@@ -224,7 +248,7 @@ def rebalance(stack: Stack, small: int, large: int, options: list[str]) -> dict[
     thread = threading.Thread(target=lambda: meanwhile.extend(stretches(gateway, small, over)))
     thread.start()
     try:
-        report["beside readers"] = moved(gateway, options)
+        report["beside readers"] = moved(stack, gateway, options)
     finally:
         over.set()
         thread.join()

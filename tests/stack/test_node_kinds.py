@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 
 import pytest
 
-from gateway.nodes.layout import EXPIRING_TOMBSTONE, TOMBSTONE
+from gateway.nodes.layout import EXPIRING_TOMBSTONE, HOLD_SECONDS, TOMBSTONE
 from tests.harness.gateway import Answer, Gateway
 from tests.harness.http import MIB, code
 from tests.harness.layout import (
@@ -21,12 +22,13 @@ from tests.harness.layout import (
     assert_at_home,
     let_in,
     rebalance,
+    record_of,
     take_out,
     wait_in_force,
 )
 from tests.harness.node import Node
 from tests.harness.stack import Stack
-from tests.harness.waiting import random_id
+from tests.harness.waiting import eventually, random_id
 
 SINGLE = 5 * MIB  # bytes that are moved with one request, at most
 # Two sizes are those of tombstones: an object of such a size is an object.
@@ -130,6 +132,35 @@ def test_objects_move_between_nodes_whose_etags_are_no_md5s_as_they_were_stored(
     assert_at_home(gateway, models, two, [third])
     assert_same(seen(gateway, list(bodies)), changed)
     let_in(gateway, third)
+
+
+def test_nodes_that_encrypt_do_not_settle_by_themselves_while_a_tombstone_is_left(
+    stack: Stack,
+) -> None:
+    add_node(stack, "1", ENCRYPTING)
+    gateway = stack.add_gateway()
+    gateway.wait_ready()
+    second = add_node(stack, "2", ENCRYPTING)
+    names = [node.name for node in stack.nodes]
+
+    def switched() -> bool:
+        newest = record_of(second).memberships[0]
+        return list(newest.names) == names and time.time() > newest.since + 2 * HOLD_SECONDS
+
+    eventually(switched)
+    gone = stack.id_of(second)
+    assert gateway.delete(gone).status == 204
+    assert second.ids() == {gone}
+
+    def listings() -> int:
+        return sum(call.api == "ListObjectsV1" for call in second.calls())
+
+    before = listings()
+    eventually(lambda: listings() >= before + 2)  # the gateway has looked, and once more
+    assert gateway.layout()["settled"] is False
+    rebalance(gateway)
+    assert second.ids() == set()
+    assert gateway.put(gone, b"again", headers={"If-None-Match": "*"}).status == 200
 
 
 def assert_same(
