@@ -9,6 +9,7 @@ on the condition that it is still there, and then deleted.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -146,13 +147,14 @@ class Rebalance:
         mover = Mover(self.lock, throttle, progress.passed)
 
         def move(item: tuple[str, dict[str, StoredCopy]]) -> None:
-            size = self._move(mover, *item)
-            if size is not None:
-                progress.moved(size)
+            key, copies = item
+            with self._noting(key):
+                progress.moved(mover.move(key, copies))
 
         try:
             self._work_off(self._misplaced(mover, progress), move, progress, progress.show)
-            mover.deletions.flush()
+            with self._noting("copies that were moved"):
+                mover.deletions.flush()
         finally:
             progress.close()
             self.moved.objects += progress.done.objects
@@ -176,16 +178,16 @@ class Rebalance:
         if progress.total.objects:
             say(f"{progress.total} to be moved")
 
-    def _move(self, mover: Mover, key: str, copies: dict[str, StoredCopy]) -> int | None:
-        """The bytes that were moved; None where the object couldn't be moved."""
+    @contextlib.contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        """Notes what can't be done, and goes on. Raises CommandError when that is too much."""
         try:
-            return mover.move(key, copies)
+            yield
         except CommandError as error:
-            self.failures.append(f"{key}: {error}")
+            self.failures.append(f"{what}: {error}")
             if len(self.failures) > FAILURES:
-                last = f"the last one is {key}: {error}"
+                last = f"the last one is {what}: {error}"
                 raise CommandError(f"too many objects can't be moved; {last}") from None
-            return None
 
     def _sweep(self) -> int:
         """Removes the tombstones that there are; how many."""
