@@ -24,7 +24,7 @@ from gateway.ctl.commands import add, rebalance, remove
 from gateway.ctl.console import say
 from gateway.ctl.demo import demo
 from gateway.ctl.errors import CANNOT, FINE, INTERRUPTED, CommandError
-from gateway.ctl.rebalance import JOBS
+from gateway.ctl.pace import MOST
 from gateway.ctl.reports import check, locate, nodes
 from gateway.settings import Settings, SettingsError
 
@@ -89,8 +89,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     flag(taking, "--force", "with --lost: also where the node is there")
     flag(taking, "--no-rebalance", "only record it")
     for each in (moving, taking):
-        number, rate = f"objects at a time (default {JOBS})", "bytes a second, as 20M"
-        each.add_argument("--jobs", type=positive, default=JOBS, help=number)
+        number = f"objects at a time, at most (default {MOST}); fewer while clients notice"
+        rate = "bytes a second, as 20M"
+        each.add_argument("--jobs", type=positive, default=MOST, help=number)
         each.add_argument("--limit", type=bandwidth, default=0.0, metavar="RATE", help=rate)
         flag(each, "--wait", "where another rebalance is at work, wait for its end")
     showing = commands.add_parser(

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""A fourth node joins three: objects/s and MB/s of the rebalance, and what small GETs notice of it.
+"""Nodes join: objects/s and MB/s of the rebalance, against what the new node takes at most.
 
-    bench/rebalance.py --small 5000 --large 40      # needs Docker and docker-compose; runs in the tests' container
+    bench/rebalance.py --small 4000              # needs Docker and docker-compose; runs in the tests' container
+    bench/rebalance.py --small 100 --large 40    # for MB/s
 
-Strategy. `seed` PUTs small and large objects through a gateway with three nodes. `load` is clients
-that GET small ones for a few seconds; each answer must be 200 with the right bytes. It runs before,
-again and again while `objgwctl.py rebalance` works in the gateway's container, and afterwards. At
-the end `objgwctl.py check` must be clean.
+Strategy. `seed` PUTs small and large objects through a gateway with three nodes. A fourth node
+joins, and `objgwctl.py rebalance` moves objects while nothing else goes on. Before and after that
+the new node's own limit is measured: the same kind of client PUTs objects of the same sizes straight
+to it, at several numbers of connections, of which the best counts. Then a fifth node joins, and
+clients GET small objects meanwhile (`load`); each answer must be 200 with the right bytes. They do so
+before and afterwards as well. At the end `objgwctl.py check` must be clean.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import http.client
+import itertools
 import json
+import os
 import random
 import statistics
 import threading
@@ -27,12 +32,17 @@ from typing import TYPE_CHECKING, Any
 from inside import in_tests_container
 
 if TYPE_CHECKING:
+    from docker.models.containers import Container
+
     from tests.harness.gateway import Gateway
+    from tests.harness.node import Node
     from tests.harness.stack import Stack
 
 CLIENTS = 16
+CONNECTIONS = (8, 16, 32)  # at which a node's own limit is looked for
+LIMIT_SECONDS = 1.5  # of each of them
 SMALL, LARGE = 4096, 16 * 1024 * 1024  # bytes
-SECONDS = 5.0  # of a stretch of load
+SECONDS = 3.0  # of a stretch of load
 POOL = random.Random(0).randbytes(LARGE)
 
 
@@ -124,38 +134,128 @@ def ctl(gateway: Gateway, *arguments: str) -> tuple[int, dict[str, Any]]:
     return done.exit_code, json.loads(output)
 
 
+def cpu(*containers: Container) -> float:
+    """Seconds of CPU that these containers have used since they began."""
+    usage = 0
+    for container in containers:
+        engine: Any = container.client
+        stats = engine.api.stats(container.id, stream=False, one_shot=True)
+        usage += stats["cpu_stats"]["cpu_usage"]["total_usage"]  # nanoseconds
+    return usage / 1e9
+
+
+def own_limit(node: Node, small: int, large: int) -> dict[str, float]:
+    """Objects/s that a node takes at most where they are PUT straight to it, as `objgwctl` does.
+
+    And the milliseconds of CPU, of client and node, that such an object costs.
+    """
+    from gateway.ctl.source import content_md5
+    from gateway.s3.body import upload_of
+    from gateway.s3.connection import Request
+    from gateway.s3.endpoint import Endpoint
+    from gateway.s3.node import Node as Client
+    from gateway.settings import Settings
+
+    endpoint = Endpoint("limit", "", node.address, 9000, node.user, node.password)
+    sizes = [SMALL] * small + [LARGE] * large
+    random.Random(1).shuffle(sizes)
+
+    def ask(client: Client, connection: Any, request: Request) -> int:
+        reply = client.ask(connection, request)
+        connection.finish(reply)
+        return reply.status
+
+    def store(number: int, connections: int, until: float) -> int:
+        client, stored = Client(endpoint, Settings()), 0
+        connection = client.connect()
+        for size in itertools.islice(itertools.cycle(sizes), number, None, connections):
+            if time.monotonic() > until:
+                break
+            id = f"limit{connections}x{number}x{stored}"
+            body = content(id, size)
+            request = Request("PUT", f"/limit/{id}", content_md5(body), upload_of(body))
+            assert ask(client, connection, request) == 200
+            stored += 1
+        connection.close()
+        return stored
+
+    client = Client(endpoint, Settings())
+    ask(client, client.connect(), Request("PUT", "/limit", upload=upload_of(b"")))
+    speeds, objects, cpu_before = [], 0, cpu(node.container) + time.process_time()
+    for connections in CONNECTIONS:
+        began = time.monotonic()
+        with ThreadPoolExecutor(connections) as pool:
+            shares = [
+                pool.submit(store, number, connections, began + LIMIT_SECONDS)
+                for number in range(connections)
+            ]
+        stored = sum(share.result() for share in shares)
+        speeds.append(stored / (time.monotonic() - began))
+        objects += stored
+    used = cpu(node.container) + time.process_time() - cpu_before
+    return {"objects/s": round(max(speeds)), "CPU ms": round(used / objects * 1000, 2)}
+
+
+def grow(stack: Stack, gateway: Gateway, suffix: str) -> Node:
+    """A node more, which is in the layout when this returns, and counts."""
+    node = stack.add_node(suffix)
+    deadline = time.monotonic() + 60
+    while True:
+        layout = ctl(gateway, "nodes")[1]
+        if node.name in layout["names"] and time.time() > layout["spreads"][0]["since"] + 4:
+            return node
+        assert time.monotonic() < deadline, "the new node doesn't join"
+        time.sleep(0.5)
+
+
+def moved(stack: Stack, gateway: Gateway, options: list[str]) -> dict[str, Any]:
+    """What a rebalance says, how fast it was, and the CPU of nodes and gateway for an object."""
+    containers = [gateway.container, *(node.container for node in stack.nodes)]
+    before = cpu(*containers)
+    code, report = ctl(gateway, "rebalance", *options)
+    assert code == 0, report
+    return {
+        **report,
+        "CPU ms": round((cpu(*containers) - before) / report["moved"] * 1000, 2),
+        "objects/s": round(report["moved"] / report["moving"]),
+        "MB/s": round(report["bytes"] / report["moving"] / 1e6, 1),
+    }
+
+
 def rebalance(stack: Stack, small: int, large: int, options: list[str]) -> dict[str, Any]:
     """The whole on an empty stack."""
     host = stack.add_host()
     stack.add_nodes("123")
     gateway = stack.add_gateway({"WEB_CONCURRENCY": "2"}, beside=host)
     gateway.wait_ready()
+    load = ("rebalance.py", "--small", small, "--seconds", SECONDS)
     stored = gateway.load("rebalance.py", "--role", "seed", "--small", small, "--large", large)
-    before = gateway.load("rebalance.py", "--small", small, "--seconds", SECONDS)
-    stack.add_nodes("4")
-    deadline = time.monotonic() + 30
-    while len(ctl(gateway, "nodes")[1]["names"]) < 4:
-        assert time.monotonic() < deadline, "the new node doesn't join"
-        time.sleep(0.5)
+    report: dict[str, Any] = {"stored": stored, "system load before": os.getloadavg()[0]}
+    fourth = grow(stack, gateway, "4")
+    limits = [own_limit(fourth, small, large)]
+    report["quiet"] = moved(stack, gateway, options)
+    limits.append(own_limit(fourth, small, large))
+    report["the new node's own limit, before and after"] = limits
+    limit, least = (
+        statistics.mean(each[name] for each in limits) for name in ("objects/s", "CPU ms")
+    )
+    report["objects/s, / limit"] = round(report["quiet"]["objects/s"] / limit, 2)
+    report["CPU ms, / limit"] = round(report["quiet"]["CPU ms"] / least, 2)
+
+    report["GETs before"] = gateway.load(*load)
+    grow(stack, gateway, "5")
     over, meanwhile = threading.Event(), list[dict[str, Any]]()
     thread = threading.Thread(target=lambda: meanwhile.extend(stretches(gateway, small, over)))
     thread.start()
     try:
-        code, moved = ctl(gateway, "rebalance", *options)
+        report["beside readers"] = moved(stack, gateway, options)
     finally:
         over.set()
         thread.join()
-    assert code == 0, moved
-    return {
-        "stored": stored,
-        **moved,
-        "objects/s": round(moved["moved"] / moved["moving"]),
-        "MB/s": round(moved["bytes"] / moved["moving"] / 1e6, 1),
-        "GETs before": before,
-        "GETs meanwhile": together(meanwhile),
-        "GETs afterwards": gateway.load("rebalance.py", "--small", small, "--seconds", SECONDS),
-        "check": ctl(gateway, "check")[1],
-    }
+    report["GETs meanwhile"] = together(meanwhile)
+    report["GETs afterwards"] = gateway.load(*load)
+    report["system load after"] = os.getloadavg()[0]
+    return report | {"check": ctl(gateway, "check")[1]}
 
 
 def main() -> None:
@@ -164,8 +264,8 @@ def main() -> None:
         "within", nargs="?", choices=["load"], help="only the clients, against 127.0.0.1"
     )
     parser.add_argument("--role", choices=["seed", "load"], default="load", help="of the clients")
-    parser.add_argument("--small", type=int, default=5000, help=f"objects of {SMALL} bytes")
-    parser.add_argument("--large", type=int, default=40, help=f"objects of {LARGE} bytes")
+    parser.add_argument("--small", type=int, default=4000, help=f"objects of {SMALL} bytes")
+    parser.add_argument("--large", type=int, default=0, help=f"objects of {LARGE} bytes")
     parser.add_argument("--seconds", type=float, default=SECONDS)
     parser.add_argument("--limit", help="of the rebalance, as 20M")
     parser.add_argument("--jobs", help="of the rebalance")

@@ -44,6 +44,7 @@ from gateway.settings import Settings
 # Attempts at an object that changes, or whose node breaks off. Between them are pauses of 0.5, 1, 2
 # … seconds.
 MOVE_ATTEMPTS = 6
+PROBE = "encryption-probe"  # a key among the objects' that is no id, there for moments only
 
 
 class Cluster:
@@ -180,6 +181,7 @@ class Cluster:
 
     def abort_uploads(self, name: str) -> None:
         """Removes what a killed rebalance has left; nothing else makes uploads of ids here."""
+        self.client(name).ask(Request("DELETE", self.path(PROBE)))
         for key, upload in self.uploads(name):
             if OBJECT_ID.fullmatch(key):
                 self.abort_upload(name, key, upload)

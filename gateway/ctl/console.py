@@ -113,31 +113,53 @@ class Listed:
 class Progress:
     """How far it is: a bar on a terminal, else a line every few seconds; on stderr.
 
-    `passed` may be called by any thread, the others by the main thread.
+    The total grows while the listing goes on. `show` and `close` are for the main thread, the rest
+    may be called by any.
     """
 
-    def __init__(self, total: Work) -> None:
-        self.total, self.done = total, Work()
+    def __init__(self) -> None:
+        self.total, self.done = Work(), Work()  # bytes done are those that have passed
+        self.moved_bytes = 0  # of the objects that are done
+        self._listing = True
         self._began = self._shown = time.monotonic()
         self._lock = threading.Lock()
         self._bar: tqdm[NoReturn] | None = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(
-                total=total.weight,
-                bar_format="{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}",
-                dynamic_ncols=True,
-                file=sys.stderr,
-            )
+
+    def found(self, size: int) -> None:
+        """One object more is to be moved, of so many bytes."""
+        with self._lock:
+            self.total.objects += 1
+            self.total.bytes += size
+
+    def listed(self) -> None:
+        """No more will be found."""
+        self._listing = False
 
     def passed(self, size: int) -> None:
-        """So many bytes more are on the other side."""
+        """So many bytes more were read."""
         with self._lock:
             self.done.bytes += size
 
+    def moved(self, size: int) -> None:
+        """One object more is done, for which so many bytes were moved."""
+        with self._lock:
+            self.done.objects += 1
+            self.moved_bytes += size
+
     def show(self) -> None:
         """Draws the bar, or writes a line when it is time."""
+        if not self.total.objects:
+            return
+        if self._bar is None and sys.stderr.isatty():
+            self._bar = tqdm(
+                bar_format="{percentage:3.0f}% |{bar}| {elapsed}, {remaining} left{postfix}",
+                dynamic_ncols=True,
+                file=sys.stderr,
+                total=self.total.weight,
+            )
         if self._bar is not None:
-            self._bar.set_postfix_str(self._rates(), refresh=False)
+            self._bar.total = self.total.weight
+            self._bar.set_postfix_str(f"{self._rates()}{self._more()}", refresh=False)
             self._bar.update(min(self.done.weight, self.total.weight) - self._bar.n)
         elif time.monotonic() - self._shown > PLAIN_SECONDS:
             self._shown = time.monotonic()
@@ -148,6 +170,9 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
+    def _more(self) -> str:
+        return ", more are being listed" if self._listing else ""
+
     def _rates(self) -> str:
         seconds = max(time.monotonic() - self._began, 0.001)
         return f"{self.done.objects / seconds:.0f} objects/s, {amount(self.done.bytes / seconds)}/s"
@@ -155,4 +180,4 @@ class Progress:
     def _line(self) -> str:
         left = max(0, self.total.weight - self.done.weight) * (time.monotonic() - self._began)
         rest = f", about {duration(left / self.done.weight)} left" if self.done.weight else ""
-        return f"{self.done} of {self.total}, {self._rates()}{rest}"
+        return f"{self.done} of {self.total}{self._more()}, {self._rates()}{rest}"

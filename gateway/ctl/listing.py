@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_plus
 from xml.etree import ElementTree
 
-from gateway.nodes.layout import EXPIRING_ETAG, TOMBSTONE_ETAG
+from gateway.nodes.layout import TOMBSTONE_SIZES
 from gateway.s3.headers import LISTING_PAGE
 
 
@@ -38,8 +38,8 @@ class StoredCopy(NamedTuple):
 
     @property
     def like_tombstone(self) -> bool:
-        """Whether it may be a tombstone, by a listing."""
-        return self.etag in (TOMBSTONE_ETAG, EXPIRING_ETAG)
+        """Whether it may be a tombstone, by a listing; HEAD says whether it is."""
+        return self.size in TOMBSTONE_SIZES
 
 
 def iso_time(seconds: float) -> str:

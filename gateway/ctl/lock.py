@@ -70,6 +70,7 @@ class WorkLock:
         self._newer: Layout | None = None  # a layout by which the work is another, found on a node
         self._emptied = False  # a node has lost its record
         self._looked: dict[str, float] = {}  # name -> monotonic time of its last good look
+        self._answers: dict[str, float] = {}  # name -> seconds that its looks take of late
         self._token = secrets.token_hex(8)
         self._node = ""  # the node that has the lock
         self._path = f"/{self.cluster.records_bucket}/{LOCK}"
@@ -129,6 +130,11 @@ class WorkLock:
             if now > patience:
                 raise NodeError(f"{late[0]}'s record can't be read in time")
             time.sleep(0.05)
+
+    @property
+    def answer(self) -> float:
+        """Seconds that the slowest node takes of late to answer a look, a small request."""
+        return max(self._answers.values(), default=0.0)
 
     def pause(self, seconds: float) -> None:
         """Waits, and raises what `check` does."""
@@ -215,6 +221,8 @@ class WorkLock:
             began = time.monotonic()
             with contextlib.suppress(CommandError):
                 record = self.cluster.client(name).read_record()
+                took = time.monotonic() - began
+                self._answers[name] = (self._answers.get(name, took) + took) / 2
                 layout = record.own(name)
                 if layout is None and (record.trouble(name) or name not in self.layout.unrecorded):
                     self._emptied = True

@@ -6,28 +6,35 @@ Why that can be killed at any point, run twice at once, and run while clients go
   condition on the ETag of the older copy that was seen there. If a client writes or deletes the
   object in between, the PUT fails (412), and all is looked at again.
 - **A PUT takes effect at once**, however large the object is (`gateway.ctl.transfer`).
-- **Other copies are deleted last**, when the owner has answered that it holds the newest one. So
-  the process may die at any moment: each object is in at least one place, and the next run removes
-  what is there twice.
+- **Other copies are deleted last**, when the owner has answered that it holds the newest one
+  (`gateway.ctl.deletions`). So the process may die at any moment: each object is in at least one
+  place, and the next run removes what is there twice.
 - **Nothing is written after the layout has changed** (`gateway.ctl.lock`).
+
+An object that is with one node only, as most are, takes a GET, a PUT, and its part of a deletion.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 
-from gateway.ctl.client import NodeClient, unexpected
+from gateway.ctl.client import unexpected
 from gateway.ctl.cluster import MOVE_ATTEMPTS
+from gateway.ctl.deletions import Deletions
 from gateway.ctl.errors import NodeError, Stopped
 from gateway.ctl.listing import StoredCopy
 from gateway.ctl.lock import WorkLock
-from gateway.ctl.transfer import Transfer, moved_headers
-from gateway.nodes.layout import DELETED, EXPIRING_ETAG, EXPIRING_TOMBSTONE, TOMBSTONE_ETAG
+from gateway.ctl.source import Source, get_request, stored_headers
+from gateway.ctl.transfer import Transfer
+from gateway.nodes.layout import DELETED, EXPIRING_TOMBSTONE, is_expiring
 from gateway.s3.body import BLOCK, upload_of
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
+
+LARGE = 256 * 1024  # bytes of an object from which on few are moved at a time, for the memory
+LARGE_JOBS = 8
 
 
 class Throttle:
@@ -58,26 +65,29 @@ class Mover:
     def __init__(self, lock: WorkLock, throttle: Throttle, passed: Callable[[int], None]) -> None:
         """`passed` is told of bytes that were read, by any thread."""
         self.lock, self.cluster, self.throttle, self.passed = lock, lock.cluster, throttle, passed
+        self.deletions = Deletions(lock)
+        self._large = threading.BoundedSemaphore(LARGE_JOBS)
         self.owner = lock.layout.owner  # by id the name that an object belongs to
         self.all_names = lock.layout.all_names  # that objects may be on
 
-    def move(self, key: str, listed: dict[str, StoredCopy]) -> int:
+    def move(self, key: str, listed: Mapping[str, StoredCopy]) -> int:
         """Sees to it that an object's newest copy is with its owner, and nowhere else.
 
-        `listed` may be out of date. Gives the bytes that were moved. Raises CommandError where it
-        can't be done, Stopped, LayoutChanged.
+        The other copies go with the next `deletions`. `listed` may be out of date. Gives the bytes
+        that were moved. Raises CommandError where it can't be done, Stopped, LayoutChanged.
         """
         owner, pause, copies = self.owner(key), 0.5, listed
         for attempt in range(MOVE_ATTEMPTS):
             last = attempt == MOVE_ATTEMPTS - 1
             try:
                 if attempt or len(listed) > 1:
-                    copies = self.copies_now(key, listed)
+                    copies = self.copies_now(key, owner, listed)
                 if not copies:
                     return 0
                 newest = max(copies.values(), key=lambda copy: (*copy.age, copy.node == owner))
                 if newest.node == owner or self.copy(newest, owner, copies.get(owner)):
-                    self.drop(key, [name for name in copies if name != owner])
+                    for name in copies.keys() - {owner}:
+                        self.deletions.add(name, key)
                     return 0 if newest.node == owner else newest.size
             except NodeError:
                 if last:
@@ -87,13 +97,15 @@ class Mover:
                 pause *= 2
         raise NodeError(f"{key} changes all the time")
 
-    def copies_now(self, key: str, listed: Mapping[str, StoredCopy]) -> dict[str, StoredCopy]:
-        """All copies as they are now.
+    def copies_now(
+        self, key: str, owner: str, listed: Mapping[str, StoredCopy]
+    ) -> dict[str, StoredCopy]:
+        """All copies as they are now. Only the owner can have got one since they were listed.
 
         HEAD says whole seconds, so the time is the listing's where the copy is the same.
         """
         copies = {}
-        for name in self.all_names:
+        for name in {owner, *listed}:
             copy = self.cluster.head(name, key)
             if copy:
                 known = listed.get(name)
@@ -106,37 +118,32 @@ class Mover:
     def copy(self, newest: StoredCopy, owner: str, older: StoredCopy | None) -> bool:
         """Copies to the owner if it still has `older`; False where anything has changed."""
         client = self.cluster.client(newest.node)
-        reply = client.begin(Request("GET", self.cluster.path(newest.key)))
-        try:
-            gone = reply.status == 404
-            if gone or (reply.status == 200 and reply.headers.get("etag") != newest.etag):
+        with self._large if newest.size > LARGE else nullcontext():
+            reply = client.begin(get_request(self.cluster.path(newest.key), newest.etag))
+            if reply.status in (404, 412):
                 return False
             if reply.status != 200:
                 raise unexpected(newest.node, reply)
-            return Transfer(
-                self.cluster,
-                newest,
-                owner,
-                older,
-                headers=moved_headers(reply.headers),
-                read=partial(self._read, client, reply),
-                ready=partial(self._ready, owner, older),
-            ).run()
-        finally:
-            if reply.body or reply.left:
-                client.close()
+            source = Source(client, reply, self._passed)
+            try:
+                return Transfer(
+                    self.cluster,
+                    newest,
+                    owner,
+                    older,
+                    source,
+                    self.throttle.block,
+                    ready=lambda: self._ready(owner, older),
+                ).run()
+            finally:
+                source.close()
 
-    def _read(self, client: NodeClient, reply: Reply, size: int) -> bytes:
-        """The next `size` bytes of an object, fewer at its end, no faster than the limit allows."""
-        blocks = []
-        while size and (block := client.receive(reply, min(size, self.throttle.block))):
-            self.throttle.take(len(block), self.lock.stop)
-            if self.lock.stop.is_set():
-                raise Stopped
-            self.passed(len(block))
-            blocks.append(block)
-            size -= len(block)
-        return b"".join(blocks)
+    def _passed(self, block: bytes) -> None:
+        """Waits until a block may pass. Raises Stopped."""
+        self.throttle.take(len(block), self.lock.stop)
+        if self.lock.stop.is_set():
+            raise Stopped
+        self.passed(len(block))
 
     def _ready(self, owner: str, older: StoredCopy | None) -> None:
         """What has to hold before an upload takes effect.
@@ -150,34 +157,28 @@ class Mover:
             if now is None or version(now) != version(older):
                 raise NodeError(f"{older.key} was written meanwhile")
 
-    def drop(self, key: str, names: Iterable[str]) -> None:
-        """Deletes copies that aren't needed any more."""
-        for name in names:
-            self.lock.check(name)
-            reply = self.cluster.client(name).ask(Request("DELETE", self.cluster.path(key)))
-            if reply.status not in (204, 404):
-                raise unexpected(name, reply)
-
     def sweep(self, copy: StoredCopy) -> bool:
         """Removes a tombstone, when nothing is moved any more; False where there is none by now.
 
         No gateway writes onto EXPIRING_TOMBSTONE, it waits until that is gone; so the DELETE can't
-        meet an object.
+        meet an object. It doesn't wait for others, because clients may wait for it.
         """
         path, client = self.cluster.path(copy.key), self.cluster.client(copy.node)
         head = client.ask(Request("HEAD", path))
         if head.status == 404 or DELETED not in head.headers:
             return False
         self.lock.check(copy.node)
-        if head.headers["etag"] != EXPIRING_ETAG:
-            headers = {**moved_headers(head.headers), "if-match": TOMBSTONE_ETAG}
+        if not is_expiring(head.headers):
+            headers = {**stored_headers(head.headers), "if-match": head.headers["etag"]}
             reply = client.ask(Request("PUT", path, headers, upload_of(EXPIRING_TOMBSTONE)))
             if reply.status in (404, 412):
                 return False
             if reply.status != 200:
                 raise unexpected(copy.node, reply)
             self.lock.check(copy.node)
-        self.drop(copy.key, [copy.node])
+        reply = client.ask(Request("DELETE", path))
+        if reply.status not in (204, 404):
+            raise unexpected(copy.node, reply)
         return True
 
 

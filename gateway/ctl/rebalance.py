@@ -1,6 +1,7 @@
 """Moving all objects to their owners, and settling the layout.
 
-First everything is moved, until a full pass over all listings finds nothing to move. That is
+First everything is moved, until a full pass over all listings finds nothing to move. Within a pass
+objects are moved while the listings go on (`gateway.ctl.crew`). That nothing is left is
 recorded (`Layout.moved`). A lease later all gateways know of it, and nothing is moved any more, so
 that no older copy can come back. Only then the tombstones go: each is replaced by an expiring one,
 on the condition that it is still there, and then deleted.
@@ -8,20 +9,22 @@ on the condition that it is still there, and then deleted.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Listed, Progress, Work, duration, say
+from gateway.ctl.crew import Crew
 from gateway.ctl.errors import CommandError
 from gateway.ctl.listing import StoredCopy
 from gateway.ctl.lock import WorkLock
 from gateway.ctl.mover import Mover, Throttle
+from gateway.ctl.pace import MOST, Pace
 from gateway.nodes.layout import HOLD_SECONDS, LEASE_SECONDS, POLL_SECONDS, Layout
 from gateway.nodes.placement import OBJECT_ID
 
-JOBS = 8  # objects that are moved at a time
 FAILURES = 20  # objects that couldn't be moved, from which on it gives up
 
 
@@ -75,7 +78,7 @@ def is_tombstone(cluster: Cluster, copy: StoredCopy) -> bool:
 class Options:
     """How it is moved."""
 
-    jobs: int = JOBS
+    jobs: int = MOST  # objects that are moved at a time, at most
     limit: float = 0.0  # bytes a second; 0: no limit
     waiting: bool = False  # for another rebalance to end
 
@@ -109,19 +112,17 @@ class Rebalance:
             self.lock.change(Layout.anywhere)
             self._pause_for_gateways()
         self._wait_for_switch()
-        while (counts := self._count()).work.objects:
-            self.lock.check()
-            if self.lock.layout.moved:
-                self.lock.change(not_all_moved)
-                self._pause_for_gateways()
-            self._pass(counts.work)
+        if self.lock.layout.moved and self._count().work.objects:
+            self.lock.change(not_all_moved)
+            self._pause_for_gateways()
+        while not self.lock.layout.moved and self._pass():
             if self.failures:
                 return False
         if not self.lock.layout.moved:
             self.lock.change(Layout.all_moved)
         self._pause_for_gateways()
         while self._sweep():
-            pass
+            self.lock.check()
         self.lock.change(Layout.settle)
         return True
 
@@ -139,55 +140,87 @@ class Rebalance:
             say(f"the layout changes for all gateways in {duration(left)}")
             self.lock.pause(left)
 
-    def _pass(self, total: Work) -> None:
-        """Moves what isn't with its owner, several objects at a time."""
-        say(f"moving {total}")
-        progress, began = Progress(total), time.monotonic()
-        mover = Mover(self.lock, Throttle(self.options.limit, self.options.jobs), progress.passed)
-        pending: set[Future[int]] = set()
-        pool = ThreadPoolExecutor(self.options.jobs, "mover")
+    def _pass(self) -> int:
+        """Moves what isn't with its owner; how many objects that were."""
+        began, progress = time.monotonic(), Progress()
+        throttle = Throttle(self.options.limit, self.options.jobs)
+        mover = Mover(self.lock, throttle, progress.passed)
+
+        def move(item: tuple[str, dict[str, StoredCopy]]) -> None:
+            key, copies = item
+            with self._noting(key):
+                progress.moved(mover.move(key, copies))
+
         try:
-            for key, copies in self.cluster.ids(mover.all_names):
-                if not OBJECT_ID.fullmatch(key) or copies.keys() == {mover.owner(key)}:
-                    continue
-                while len(pending) >= self.options.jobs * 8:
-                    pending = self._collect(pending, progress)
-                pending.add(pool.submit(self._move, mover, key, copies))
-            while pending:
-                pending = self._collect(pending, progress)
-        except BaseException:
-            self.lock.stop.set()
-            raise
+            self._work_off(self._misplaced(mover, progress), move, progress, progress.show)
+            with self._noting("copies that were moved"):
+                mover.deletions.flush()
         finally:
-            pool.shutdown(cancel_futures=True)
             progress.close()
+            self.moved.objects += progress.done.objects
+            self.moved.bytes += progress.moved_bytes
             self.moved.seconds += time.monotonic() - began
+        return progress.total.objects
 
-    def _move(self, mover: Mover, key: str, copies: dict[str, StoredCopy]) -> int:
+    def _misplaced(
+        self, mover: Mover, progress: Progress
+    ) -> Iterator[tuple[str, dict[str, StoredCopy]]]:
+        """The objects that aren't with their owner alone, with all their copies."""
+        for key, copies in self.cluster.ids(mover.all_names):
+            owner = mover.owner(key)
+            if OBJECT_ID.fullmatch(key) and copies.keys() != {owner}:
+                if not progress.total.objects:
+                    say("moving objects, while others are being listed")
+                newest = max(copies.values(), key=lambda copy: copy.age)
+                progress.found(0 if owner in copies else newest.size)
+                yield key, copies
+        progress.listed()
+        if progress.total.objects:
+            say(f"{progress.total} to be moved")
+
+    @contextlib.contextmanager
+    def _noting(self, what: str) -> Iterator[None]:
+        """Notes what can't be done, and goes on. Raises CommandError when that is too much."""
         try:
-            return mover.move(key, copies)
+            yield
         except CommandError as error:
-            self.failures.append(f"{key}: {error}")
+            self.failures.append(f"{what}: {error}")
             if len(self.failures) > FAILURES:
-                last = f"the last one is {key}: {error}"
+                last = f"the last one is {what}: {error}"
                 raise CommandError(f"too many objects can't be moved; {last}") from None
-            return -1
-
-    def _collect(self, pending: set[Future[int]], progress: Progress) -> set[Future[int]]:
-        finished, pending = wait(pending, 1.0, FIRST_COMPLETED)
-        for future in finished:
-            size = future.result()
-            if size >= 0:
-                progress.done.objects += 1
-                self.moved.objects += 1
-                self.moved.bytes += size
-        progress.show()
-        return pending
 
     def _sweep(self) -> int:
         """Removes the tombstones that there are; how many."""
-        mover, swept = Mover(self.lock, Throttle(0, 1), lambda _: None), 0
-        for key, copies in self.cluster.ids(mover.all_names):
-            if OBJECT_ID.fullmatch(key):
-                swept += sum(mover.sweep(copy) for copy in copies.values() if copy.like_tombstone)
-        return swept
+        progress = Progress()
+        mover = Mover(self.lock, Throttle(0, 1), progress.passed)
+
+        def tombstones() -> Iterator[StoredCopy]:
+            for key, copies in self.cluster.ids(mover.all_names):
+                if OBJECT_ID.fullmatch(key):
+                    yield from (copy for copy in copies.values() if copy.like_tombstone)
+
+        def sweep(copy: StoredCopy) -> None:
+            if mover.sweep(copy):
+                progress.moved(0)
+
+        self._work_off(tombstones(), sweep, progress, lambda: None)
+        return progress.done.objects
+
+    def _work_off[Item](
+        self,
+        items: Iterator[Item],
+        work: Callable[[Item], None],
+        progress: Progress,
+        show: Callable[[], None],
+    ) -> None:
+        """Works off all items, as many at a time as the nodes bear."""
+        pace, before = Pace(self.options.jobs), 0
+
+        def look(seconds: float) -> None:
+            nonlocal before
+            done = progress.done.weight
+            pace.adjust((done - before) / seconds, self.lock.answer)
+            before = done
+            show()
+
+        Crew(work, pace, self.lock.stop).run(items, look)

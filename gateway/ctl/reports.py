@@ -15,7 +15,7 @@ from gateway.ctl.console import Listed, Work, amount, table
 from gateway.ctl.errors import FINE, FOUND, IGNORES_CONDITIONS, CommandError, NodeError
 from gateway.ctl.layout_store import LayoutStore, Survey
 from gateway.ctl.listing import StoredCopy, iso_time
-from gateway.ctl.rebalance import Counts, count_objects
+from gateway.ctl.rebalance import Counts, count_objects, is_tombstone
 from gateway.nodes.layout import Layout
 from gateway.nodes.placement import OBJECT_ID
 
@@ -102,7 +102,9 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
             row["keeps_conditions"] = cluster.keeps_conditions(name)
             held = Work()
             for copy in listed.each(cluster.listing(name)):
-                if not copy.like_tombstone:
+                # A settled layout has no tombstones.
+                like_tombstone = copy.like_tombstone and not layout.settled
+                if not (like_tombstone and is_tombstone(cluster, copy)):
                     held.objects += 1
                     held.bytes += copy.size
             row |= {"objects": held.objects, "bytes": held.bytes}

@@ -5,15 +5,20 @@ locks an object while a conditional PUT lasts, also for readers. So a small obje
 its PUT begins. A large one is a multipart upload, of which only the end has a condition; what a
 killed process has left of one, the next rebalance removes.
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
+
+The owner compares what it stores with a digest that is made here of what was read (Content-MD5),
+which every server of S3 does, whatever its ETags are.
+
+An object keeps its ETag, and its time, where the owner is MinIO (`x-minio-source-…`). An ETag of S3
+says whether the object was stored in parts: it ends with their number then. A node that encrypts
+relies on that, and can't read an object whose ETag says otherwise; there such an object gets a new
+ETag instead.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 import itertools
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,16 +28,30 @@ import urllib3
 from minio.error import MinioException, S3Error
 
 from gateway.ctl.client import unexpected
-from gateway.ctl.cluster import Cluster
+from gateway.ctl.cluster import PROBE, Cluster
 from gateway.ctl.errors import CommandError, NodeError
 from gateway.ctl.listing import StoredCopy, iso_time, parse_document, query, text
-from gateway.s3.body import upload_of
+from gateway.ctl.source import Source, content_md5
+from gateway.s3.body import REPLAY_BYTES, upload_of
 from gateway.s3.connection import Reply, Request
-from gateway.s3.headers import STORED
 
 SINGLE = 5 * 1024 * 1024  # bytes of an object that is moved with one PUT, at most; also of a part
 PARTS = 10_000  # of a multipart upload, at most
-PLAIN_MD5 = re.compile(r'"[0-9a-f]{32}"')
+
+
+class AtOnce(Request):
+    """A request whose body is sent without asking for it first.
+
+    A small create-only PUT may fail on itself where a connection breaks and it is sent again. Here
+    that does no harm, because all is looked at again then.
+    """
+
+    __slots__ = ()
+
+    @property
+    def careful(self) -> bool:
+        """Never."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -43,19 +62,20 @@ class Transfer:
     newest: StoredCopy
     owner: str
     older: StoredCopy | None  # what the owner has; it is replaced only while it is still that
-    headers: Mapping[str, str]  # that are stored with the object
-    read: Callable[[int], bytes]  # the next bytes, as many as are asked for, fewer at the end
+    source: Source
+    block_size: int  # bytes that are read at a time
     ready: Callable[[], None]  # called before it takes effect; raises where it must not
 
     def run(self) -> bool:
         """Stores the object; False where something has changed meanwhile. Raises CommandError."""
-        if self.newest.size <= SINGLE:
+        if self.source.size <= SINGLE:
             return self._put()
         upload = self._begin()
         if not upload:
             return False
         try:
             etags = self._send_parts(upload)
+            self.source.verify()
             self.ready()
             if self._complete(upload, etags):
                 upload = ""
@@ -66,21 +86,19 @@ class Transfer:
         return not upload
 
     def _put(self) -> bool:
-        body, headers = self.read(self.newest.size + 1), dict(self.headers)
-        if self._plain_md5:
-            md5 = bytes.fromhex(self._plain_md5)
-            headers["content-md5"] = base64.b64encode(md5).decode()
+        body = self.source.read(self.source.size, self.block_size)
+        self.source.verify()
+        headers = self.source.headers | self._kept_etag(parts=False) | self._replacing
         self.ready()
-        reply = self._ask("PUT", "", headers | self._replacing, body)
+        reply = self._ask("PUT", "", headers | content_md5(body), body)
         if reply.status == 200:
-            self._verify(body, reply.headers["etag"])
             return True
         if reply.code == "NoSuchBucket":
             self.cluster.make_bucket(self.owner)
             return False
         if reply.status == 412 or reply.code == "NoSuchKey":
             return False
-        raise unexpected(self.owner, reply)
+        raise self._unexpected(reply)
 
     # -- a multipart upload; no other node can be mistaken for the owner: it doesn't know the upload
 
@@ -89,9 +107,7 @@ class Transfer:
 
         Raises CommandError.
         """
-        headers = dict(self.headers)
-        if self._plain_md5:
-            headers["x-minio-source-etag"] = self._plain_md5  # MinIO keeps it, as clients know it
+        headers = self.source.headers | self._kept_etag(parts=True)
         reply = self._ask("POST", query(uploads=""), headers, b"")
         if reply.code == "NoSuchBucket":
             self.cluster.make_bucket(self.owner)
@@ -105,18 +121,14 @@ class Transfer:
 
     def _send_parts(self, upload: str) -> list[str]:
         """Sends what is read, and gives the parts' ETags, without quotes. Raises CommandError."""
-        md5, etags = hashlib.md5(usedforsecurity=False), list[str]()
-        size = max(SINGLE, -(-self.newest.size // PARTS))
-        while block := self.read(size):
-            md5.update(block)
+        etags: list[str] = []
+        size = max(SINGLE, -(-self.source.size // PARTS))
+        while block := self.source.read(size, self.block_size):
             part = query(partNumber=len(etags) + 1, uploadId=upload)
-            reply = self._ask("PUT", part, {}, block)
+            reply = self._ask("PUT", part, content_md5(block), block)
             if reply.status != 200:
-                raise unexpected(self.owner, reply)
-            self._verify(block, reply.headers["etag"])
+                raise self._unexpected(reply)
             etags.append(reply.headers["etag"].strip('"'))
-        if self._plain_md5 not in ("", md5.hexdigest()):
-            raise CommandError(f"its bytes on {self.newest.node} aren't those of its ETag")
         return etags
 
     def _complete(self, upload: str, etags: list[str]) -> bool:
@@ -160,31 +172,44 @@ class Transfer:
     # -- both
 
     @property
-    def _plain_md5(self) -> str:
-        """The object's MD5 in hex, where its ETag is that; else empty."""
-        return self.newest.etag.strip('"') if PLAIN_MD5.fullmatch(self.newest.etag) else ""
-
-    @property
     def _replacing(self) -> dict[str, str]:
         """The headers on what the owner has to have, and on the time, which MinIO takes over."""
         condition = {"if-match": self.older.etag} if self.older else {"if-none-match": "*"}
         return condition | {"x-minio-source-mtime": iso_time(self.newest.modified)}
 
+    def _kept_etag(self, *, parts: bool) -> dict[str, str]:
+        """The header by which MinIO keeps the object's ETag, unless that made it unreadable there.
+
+        Raises CommandError.
+        """
+        etag = self.newest.etag.strip('"')
+        if ("-" in etag) is not parts and self._owner_encrypts():
+            return {}
+        return {"x-minio-source-etag": etag}
+
+    def _owner_encrypts(self) -> bool:
+        """Whether the owner encrypts what it is given now. Raises CommandError.
+
+        Only the answer to a PUT says so, so that an empty object is stored for it.
+        """
+        client, path = self.cluster.client(self.owner), self.cluster.path(PROBE)
+        reply = client.ask(Request("PUT", path, upload=upload_of(b"")))
+        if reply.code == "NoSuchBucket":  # which will be seen again
+            return False
+        if reply.status != 200:
+            raise unexpected(self.owner, reply)
+        client.ask(Request("DELETE", path))
+        return "x-amz-server-side-encryption" in reply.headers
+
     def _ask(self, method: str, query: str, headers: Mapping[str, str], body: bytes) -> Reply:
         """Asks the owner for what `query` says of the object. Raises NodeError."""
         path = self.cluster.path(self.newest.key) + query
-        request = Request(method, path, headers, upload_of(body))
-        return self.cluster.client(self.owner).ask(request)
+        kind = AtOnce if len(body) <= REPLAY_BYTES else Request
+        return self.cluster.client(self.owner).ask(kind(method, path, headers, upload_of(body)))
 
-    def _verify(self, sent: bytes, etag: str) -> None:
-        """Raises CommandError unless the owner has what was sent, by the ETag of its answer."""
-        md5 = hashlib.md5(sent, usedforsecurity=False).hexdigest()
-        if PLAIN_MD5.fullmatch(etag) and etag != f'"{md5}"':
+    def _unexpected(self, reply: Reply) -> CommandError:
+        """What is said of an answer that refuses what was sent."""
+        if reply.code == "BadDigest":
             source = f"{self.newest.node} has sent"
-            raise CommandError(f"{self.owner} has stored something else than {source}")
-
-
-def moved_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers with which an object is stored elsewhere as it is here."""
-    kept = (name for name in headers if name in STORED or name.startswith("x-amz-meta-"))
-    return {name: headers[name] for name in kept}
+            return NodeError(f"{self.owner} has got something else than {source}")
+        return unexpected(self.owner, reply)

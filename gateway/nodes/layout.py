@@ -64,7 +64,6 @@ owners; it refuses a record with a key that it doesn't know, and so it serves no
 
 from __future__ import annotations
 
-import hashlib
 import json
 import secrets
 import time
@@ -86,18 +85,23 @@ HOLD_SECONDS = 0.25  # by which the clocks of gateways may differ
 EPOCH = "x-amz-meta-objgw-era"  # of an object that was written while the layout wasn't settled
 DELETED = "x-amz-meta-objgw-deleted"  # of a tombstone: there is no object
 # A tombstone has one of two bodies. A DELETE writes the first one. Before `rebalance` removes a
-# tombstone, it replaces it by one with the second body, onto which no gateway writes. No object of
-# a client has such bytes by chance, so that listings show tombstones by their ETags.
+# tombstone, it replaces it by one with the second body, onto which no gateway writes. Their lengths
+# tell them apart, and say which entries of a listing may be tombstones; HEAD says which are. ETags
+# wouldn't do: a node that encrypts, for one, gives each object an ETag of its own.
 TOMBSTONE = b"objgw: deleted 7d7b4a5c64b84b9c9d5e0e1f2a3c6b88\n"
 EXPIRING_TOMBSTONE = b"objgw: deleted, and about to be forgotten 1f0c9a52e3d84f6f8a7b5c4d3e2f1a00\n"
-TOMBSTONE_ETAG = f'"{hashlib.md5(TOMBSTONE).hexdigest()}"'
-EXPIRING_ETAG = f'"{hashlib.md5(EXPIRING_TOMBSTONE).hexdigest()}"'
+TOMBSTONE_SIZES = frozenset({len(TOMBSTONE), len(EXPIRING_TOMBSTONE)})  # bytes
 
 
 def epoch_of(headers: Mapping[str, str]) -> int:
     """The epoch that an object was written in; 0 where the layout was settled then."""
     epoch = headers.get(EPOCH, "")
     return int(epoch) if epoch.isdecimal() else 0
+
+
+def is_expiring(headers: Mapping[str, str]) -> bool:
+    """Whether what a node says of an object says that it is an expiring tombstone."""
+    return DELETED in headers and headers.get("content-length") == str(len(EXPIRING_TOMBSTONE))
 
 
 @dataclass(frozen=True, slots=True)

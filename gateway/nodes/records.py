@@ -26,11 +26,11 @@ import time
 
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.layout import (
-    EXPIRING_ETAG,
+    DELETED,
     HOLD_SECONDS,
     LEASE_SECONDS,
     POLL_SECONDS,
-    TOMBSTONE_ETAG,
+    TOMBSTONE_SIZES,
     WRITE_SECONDS,
     Layout,
 )
@@ -195,16 +195,20 @@ class Records:
         Raises OSError or UpstreamError.
         """
         # S3 lists the first 1,000 keys.
-        reply = self.poller.ask(node, Request("GET", f"/{self.settings.bucket}"))
+        path = f"/{self.settings.bucket}"
+        reply = self.poller.ask(node, Request("GET", path))
         if reply.status == 404:
             return True
         ids = re.findall(rb"<Key>([^<]*)</Key>", reply.body)
         if reply.status != 200 or (len(ids) >= LISTING_PAGE and layout.version != 1):
             return False
-        if any(etag.strip('"').encode() in reply.body for etag in (TOMBSTONE_ETAG, EXPIRING_ETAG)):
-            return False
         own = [each.decode() for each in ids if each.isalnum()]
-        return all(layout.owner(each) == node.name for each in own)
+        if any(layout.owner(each) != node.name for each in own):
+            return False
+        entries = re.findall(rb"<Key>(\w+)</Key>.*?<Size>(\d+)</Size>", reply.body, re.DOTALL)
+        like_tombstones = [key.decode() for key, size in entries if int(size) in TOMBSTONE_SIZES]
+        heads = (self.poller.ask(node, Request("HEAD", f"{path}/{key}")) for key in like_tombstones)
+        return all(head.status == 200 and DELETED not in head.headers for head in heads)
 
     def _record(self, layout: Layout, serving: list[Member]) -> None:
         """Writes a new layout to its nodes.

@@ -67,7 +67,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from gateway.answers import Answer, Environ, Refusal, unavailable
-from gateway.nodes.layout import DELETED, EPOCH, EXPIRING_ETAG, POLL_SECONDS, TOMBSTONE, epoch_of
+from gateway.nodes.layout import DELETED, EPOCH, POLL_SECONDS, TOMBSTONE, epoch_of, is_expiring
 from gateway.nodes.member import Member
 from gateway.nodes.view import Candidates, View
 from gateway.objects.dates import http_time
@@ -90,6 +90,7 @@ class Copy(NamedTuple):
     epoch: int
     modified: int  # Unix time
     deleted: bool  # it is a tombstone
+    expiring: bool  # that is about to be removed
 
 
 class Moving:
@@ -139,7 +140,7 @@ class Moving:
                 newest, at_owner = self._newest(object_id, view, candidates)
             else:
                 newest, at_owner = None, self._copy(object_id, candidates.owner)
-            if at_owner and at_owner.deleted and at_owner.etag == EXPIRING_ETAG:
+            if at_owner and at_owner.expiring:
                 time.sleep(POLL_SECONDS / 10)
                 continue
             if not permits(conditions, newest.etag if newest and not newest.deleted else None):
@@ -204,6 +205,7 @@ class Moving:
             epoch_of(headers),
             http_time(headers.get("last-modified")) or 0,
             DELETED in headers,
+            is_expiring(headers),
         )
 
 
