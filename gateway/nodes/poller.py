@@ -14,6 +14,7 @@ import logging
 import threading
 import time
 
+from gateway.background import forever
 from gateway.nodes.acquire import prove
 from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.discovery import Discovery
@@ -55,18 +56,20 @@ class Poller:
 
         It never waits for a node.
         """
-        while True:
-            self.directory.due.clear()
-            for node in list(self.directory.by_name.values()):
-                if node.host and not node.being_looked_at and time.monotonic() >= node.look_due:
-                    node.being_looked_at, node.look_due = True, time.monotonic() + POLL_SECONDS
-                    threading.Thread(
-                        target=self._look_at, args=(node,), name="objgw-look", daemon=True
-                    ).start()
-            with self.directory.changed:
-                self.directory.arrange()
-                switch = self.directory.view.until + 2 * HOLD_SECONDS
-            self.directory.due.wait(min(POLL_SECONDS, max(switch - time.time(), 0.01)))
+        forever(self._poll, "the polling of the nodes")
+
+    def _poll(self) -> None:
+        self.directory.due.clear()
+        for node in list(self.directory.by_name.values()):
+            if node.host and not node.being_looked_at and time.monotonic() >= node.look_due:
+                node.being_looked_at, node.look_due = True, time.monotonic() + POLL_SECONDS
+                threading.Thread(
+                    target=self._look_at, args=(node,), name="objgw-look", daemon=True
+                ).start()
+        with self.directory.changed:
+            self.directory.arrange()
+            switch = self.directory.view.until + 2 * HOLD_SECONDS
+        self.directory.due.wait(min(POLL_SECONDS, max(switch - time.time(), 0.01)))
 
     def _look_at(self, node: Member) -> None:
         """Looks at a node's record.

@@ -18,6 +18,17 @@ from gateway.s3.connection import Reply, UpstreamError
 
 log = logging.getLogger("objgw")
 
+REFUSES = "it refuses the gateway's requests"
+# Why a server of S3 refuses a signed request, by its error code.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+REFUSALS = {
+    "InvalidAccessKeyId": "it doesn't know the access key that its container was given",
+    "SignatureDoesNotMatch": "its secret key isn't the one that its container was given",
+    "AuthorizationHeaderMalformed": "its region isn't the one that its container was given",
+    "RequestTimeTooSkewed": "its clock and the gateway's differ by more than 15 minutes",
+    "AccessDenied": "the key that its container was given has no right to read",
+}
+
 
 class Standing:
     """The standing of one node, by the record that was read from it last."""
@@ -100,11 +111,7 @@ class Standing:
             self.record = record_of(reply, self.record)
             error = self.record.problem
         except UnexpectedAnswer:
-            error = (
-                "it answers that it can't serve"
-                if reply.status >= 500
-                else "it refuses the gateway's requests"
-            )
+            error = refusal_reason(reply)
             detail = f": {reply.status} {reply.code}".rstrip()
         if error and error != self.error:
             log.warning("node %s: %s%s", self.name, error, detail)
@@ -132,6 +139,19 @@ class Standing:
         """Notes the record that was just written to it."""
         self.record = Record(layout, self.name, etag)
         self._judge()
+
+
+def refusal_reason(reply: Reply) -> str:
+    """Why a node answers with neither a record nor its absence, in words.
+
+    >>> refusal_reason(Reply(404, {}, b"<html>", 0))
+    "it isn't a server of S3"
+    """
+    if reply.status >= 500:
+        return "it answers that it can't serve"
+    if not reply.code:
+        return "it isn't a server of S3"
+    return f"{REFUSES}: {REFUSALS[reply.code]}" if reply.code in REFUSALS else REFUSES
 
 
 def reason(error: Exception) -> str:

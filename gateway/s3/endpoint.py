@@ -19,8 +19,14 @@ class Endpoint(NamedTuple):
     access_key: str = ""
     secret_key: str = ""
     region: str = "us-east-1"
+    problem: str = ""  # why it can't be reached although its container runs
+
+    @property
+    def authority(self) -> str:
+        """Address and port as a URL and the Host header have them (RFC 3986, 3.2.2)."""
+        host = f"[{self.host}]" if self.host and ":" in self.host else self.host
+        return f"{host}:{self.port}"
 
     def __repr__(self) -> str:  # the keys must not reach a log
-        return (
-            f"{self.name} ({self.container[:12] or 'no container'}, {self.host or 'not running'})"
-        )
+        state = self.host or ("can't be used" if self.problem else "not running")
+        return f"{self.name} ({self.container[:12] or 'no container'}, {state})"

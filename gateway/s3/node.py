@@ -77,7 +77,7 @@ class Node:
         if self.host is None:
             raise ConnectionRefusedError("it isn't running")
         # create_connection() would ask a resolver, in a thread, for an address.
-        sock = socket.socket(socket.AF_INET)
+        sock = socket.socket(socket.AF_INET6 if ":" in self.host else socket.AF_INET)
         try:
             sock.settimeout(self._settings.connect_timeout)
             sock.connect((self.host, self.endpoint.port))
