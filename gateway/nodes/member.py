@@ -7,6 +7,7 @@ looked at next. `objgwctl`, which reads the record itself, uses the plain `Node`
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from gateway.nodes.placement import owner
@@ -28,6 +29,7 @@ class Member(Node):
         self.standing = Standing(endpoint.name)
         self.being_looked_at = False  # the poller is looking at its record
         self.look_due = 0.0  # monotonic time at which it looks again
+        self.found = time.monotonic()  # when the source named this endpoint
 
     def end_uploads(self, nodes: Sequence[Member]) -> None:
         """Ends the uploads under way whose object has another owner among `nodes`.

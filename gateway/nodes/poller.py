@@ -22,11 +22,14 @@ from gateway.nodes.layout import HOLD_SECONDS, POLL_SECONDS
 from gateway.nodes.member import Member
 from gateway.nodes.view import Directory
 from gateway.s3.body import upload_of
-from gateway.s3.connection import Reply, Request, UpstreamError
+from gateway.s3.connection import Connection, Reply, Request, UpstreamError
 
 log = logging.getLogger("objgw")
 
 LOOK_SECONDS = 5.0  # that a node may take to give its record
+# A container that was just started refuses connections until its server listens.
+BEGINNING_SECONDS = 10.0  # for which a node that was just found is asked again at once
+BEGINNING_PAUSE = 0.1  # seconds between two attempts
 
 
 class Poller:
@@ -79,7 +82,7 @@ class Poller:
         """
         was_leased = node.standing.leased
         try:
-            node.release(prove(node, LOOK_SECONDS))
+            node.release(first_proof(node) if node.standing.new else prove(node, LOOK_SECONDS))
             if node.standing.writable and node.standing.keeps_conditions is None:
                 self.ask(node, Request("PUT", f"/{self._records_bucket}", upload=upload_of(b"")))
                 self._try_conditions(node)
@@ -131,3 +134,21 @@ class Poller:
         connection.sock.settimeout(node.node_timeout)
         node.release(connection)
         return reply
+
+
+def first_proof(node: Member) -> Connection:
+    """`prove` of a node that never answered, again and again where its server is only starting.
+
+    Requests that came too early have opened its breaker. The first answer closes it. Raises OSError
+    and UpstreamError.
+    """
+    while True:
+        try:
+            connection = prove(node, LOOK_SECONDS)
+        except ConnectionRefusedError:
+            if node.closed or time.monotonic() > node.found + BEGINNING_SECONDS:
+                raise
+            time.sleep(BEGINNING_PAUSE)
+            continue
+        node.breaker.succeeded()
+        return connection

@@ -49,6 +49,11 @@ class Standing:
         self.keeps_conditions: bool | None = None
 
     @property
+    def new(self) -> bool:
+        """Whether no look was ever answered."""
+        return self.checked == -math.inf
+
+    @property
     def layout(self) -> Layout | None:
         """What its record says, whoever it was written to; None where it has none."""
         return self.record.layout
