@@ -45,8 +45,11 @@ class Stack:
         self.open.append(self)
         self.network = self.add_network()
 
-    def add_network(self) -> Network:
-        """A bridge network that the tests are attached to, on a subnet that Docker chose."""
+    def add_network(self, ipv6: str = "") -> Network:
+        """A bridge network that the tests are attached to, on a subnet that Docker chose.
+
+        `ipv6` is its subnet of IPv6, where it has one.
+        """
         name, networks = f"{self.name}-net-{len(self._networks) + 1}", self.lab.docker.networks
 
         def create() -> Network:
@@ -60,7 +63,10 @@ class Stack:
                 return networks.create(
                     name,
                     labels=self.labels,
-                    ipam=IPAMConfig(pool_configs=[IPAMPool(subnet=subnet)]),
+                    enable_ipv6=bool(ipv6),
+                    ipam=IPAMConfig(
+                        pool_configs=[IPAMPool(subnet=each) for each in (subnet, ipv6) if each]
+                    ),
                 )
             except docker.errors.APIError as error:  # another run took it in between
                 raise AssertionError("subnet taken") from error

@@ -31,8 +31,11 @@ from tests.harness.waiting import always, eventually, random_id, together
 def test_the_first_request_after_a_node_was_made_anew_succeeds_though_no_renewal_is_due(
     stack: Stack, change: str
 ) -> None:
+    relay = stack.add_relay()
+    relay.events = False
     node, other = stack.add_nodes("12")
-    gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_CONNECT_TIMEOUT": "0.5"})
+    settings = {"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_CONNECT_TIMEOUT": "0.5"}
+    gateway = stack.add_gateway(settings, relay=relay)
     gateway.wait_ready()
     large = secrets.token_bytes(MIB)
     requests: list[Callable[[str], Answer]] = [
@@ -69,6 +72,7 @@ def test_nodes_with_equal_keys_that_swapped_addresses_unseen_never_get_each_othe
     stack: Stack, delay: float
 ) -> None:
     relay = stack.add_relay()
+    relay.events = False
     nodes = [stack.add_node(suffix, "samesame", "samesamesecret") for suffix in "12"]
     gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "3600"}, relay=relay)
     gateway.wait_ready()
@@ -239,6 +243,7 @@ def test_what_compose_does_to_names_while_it_recreates_a_container_changes_nothi
     stack: Stack,
 ) -> None:
     relay = stack.add_relay()
+    relay.events = False  # so that the list is read again and again
     *_, node = stack.add_nodes(
         "123"
     )  # the last, which a name that begins with a digit would make the first
