@@ -57,6 +57,7 @@ KEYS: dict[str, dict[str, Any]] = {
         },
         "user": "region-user",
         "password": "region-password",
+        "region": "eu-north-3",
     },
     "blanks, which MinIO trims": {
         "env": {
