@@ -116,10 +116,10 @@ def test_what_one_worker_has_said_the_others_say_only_after_a_while(
 ) -> None:
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
     now, once = 1000.0, SaidOnce()
-    monkeypatch.setattr(logs.time, "time", lambda: now)
+    monkeypatch.setattr("gateway.status.logs.time.time", lambda: now)
 
     def says(worker: int, message: str, name: str = "objgw") -> bool:
-        monkeypatch.setattr(logs.os, "getpid", lambda: worker)
+        monkeypatch.setattr("gateway.status.logs.os.getpid", lambda: worker)
         return once.filter(line(message, name))
 
     assert says(1, "node 1 is stopped")

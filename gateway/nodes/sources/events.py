@@ -18,7 +18,7 @@ What it costs: one connection to the engine, and one request each `QUIET_SECONDS
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Set
+from collections.abc import Generator, Iterator, Set
 from typing import Any
 
 import docker
@@ -54,7 +54,7 @@ class Events:
         self.containers: Set[str] = frozenset()
         self._client: docker.DockerClient | None = None
 
-    def changes(self) -> Iterator[None]:
+    def changes(self) -> Generator[None]:
         """Yields whenever a stream is open, and then at each event that concerns nodes.
 
         Ends where a stream breaks. Raises EventsRefused where there is none to be had, and
