@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 KIB, MIB = 1024, 1024 * 1024
 IDLE = 60.0  # seconds after which connections that nobody uses are closed, on both sides
 SPARE = 20  # descriptors that a worker may have more at the end
+HISTORY = "/tmp/history.jsonl"  # in the clients' container
 PATIENCE = 90.0  # seconds that a read at the end may be refused
 LONGEST = 5  # times as long as wanted a soak may take, until there was enough of what it is about
 OWN_IDS, SHARED_IDS = 12, 4  # of each client; of all
@@ -433,7 +434,7 @@ def soak(
     seconds: float,
     clients: int,
     seed: int,
-    history: str = "/tmp/history.jsonl",
+    history: str = HISTORY,
     writes: int = 0,
     pause: float = 0.0,
 ) -> dict[str, Any]:
@@ -511,8 +512,8 @@ def main() -> None:
         return
     folder = given.history.resolve().parent if given.history else None
     with in_tests_container(__file__, folder) as stack:
-        out = [f"{FOLDER}/{given.history.name}"] if given.history else []
-        report = soak(stack, seconds, given.clients, given.seed, *out)
+        history = f"{FOLDER}/{given.history.name}" if given.history else HISTORY
+        report = soak(stack, seconds, given.clients, given.seed, history)
         print(json.dumps(report, indent=2))
     raise SystemExit(failed(report))
 

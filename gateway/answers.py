@@ -19,6 +19,7 @@ class Answer(NamedTuple):
     status: str
     headers: Headers
     body: Iterable[bytes] = ()
+    reason: str = ""  # of a refusal, as the client is told
 
 
 class Refusal(Exception):
@@ -46,7 +47,8 @@ class Refusal(Exception):
             ("Content-Length", str(len(body))),
             *self.headers,
         ]
-        return Answer(f"{self.status.value} {self.status.phrase}", headers, [body])
+        status = f"{self.status.value} {self.status.phrase}"
+        return Answer(status, headers, [body], self.detail)
 
 
 def unavailable(detail: str) -> Refusal:

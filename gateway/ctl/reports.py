@@ -82,7 +82,7 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
     endpoint, layout, record = cluster.endpoints.get(name), survey.layout, survey.records.get(name)
     row: Row = {
         "name": name,
-        "address": f"{endpoint.host}:{endpoint.port}" if endpoint and endpoint.host else None,
+        "address": endpoint.authority if endpoint and endpoint.host else None,
         "state": node_state(cluster, survey, name),
         "objects": None,
         "bytes": None,

@@ -161,7 +161,7 @@ class Transfer:
         endpoint, settings = self.cluster.client(self.owner).endpoint, self.cluster.settings
         timeout = urllib3.Timeout(connect=settings.connect_timeout, read=settings.node_timeout)
         return minio.Minio(
-            f"{endpoint.host}:{endpoint.port}",
+            endpoint.authority,
             endpoint.access_key,
             endpoint.secret_key,
             secure=False,

@@ -1,4 +1,14 @@
-"""What the source lists: read every few seconds, and at once where a node isn't where it was.
+"""What the source lists: read when it tells of a change, and where a node isn't where it was.
+
+Two threads of each worker keep the list current:
+
+    follow    opens the stream of Docker's events, and wakes the other one: when a stream is open,
+              at each event that concerns nodes, and when the stream ends
+    watch     reads the list; then it waits until it is woken, or for a time
+
+While a stream is followed, that time is `FOLLOWED_SECONDS`. It is the setting `discovery_seconds`
+where there is no stream, and where events don't tell everything (a Swarm's manager hears of no
+task on another host). The reading that follows the opening of a stream brings what happened before.
 
 A request doesn't ask the source. Only where its node can't be reached, or isn't who it has to be,
 it has the source read once more, to learn of another address or other keys.
@@ -10,18 +20,24 @@ import logging
 import math
 import threading
 import time
+from functools import partial
 
+from gateway.background import forever
 from gateway.nodes.member import Member
 from gateway.nodes.sources import source_of
+from gateway.nodes.sources.events import Events, EventsRefused
 from gateway.nodes.view import Directory
 
 log = logging.getLogger("objgw")
 
 RECENT_SECONDS = 0.25  # for which a reading is good enough for a node that wasn't running
+FOLLOWED_SECONDS = 90.0  # between two readings at most, while events tell what changes
+REOPEN_SECONDS = 1.0  # between two attempts to open a stream that broke at once
+REFUSED_SECONDS = 60.0  # the same where the events are refused
 
 
 class Discovery:
-    """The readings of the source, one at a time; `watch` is the thread that makes most of them."""
+    """The readings of the source, one at a time; `watch` and `follow` are its threads."""
 
     def __init__(self, directory: Directory) -> None:
         self.directory = directory
@@ -32,6 +48,8 @@ class Discovery:
         self._wanted = threading.Event()  # a reading is wanted soon, and nobody waits for it
         # Monotonic times: the begin of the last reading, and the end of the last good one.
         self._began = self._read = -math.inf
+        self._followed = False  # a stream of the source's events is open
+        self._refusal = ""  # why there is none, as it was logged
 
     @property
     def age(self) -> float:
@@ -87,18 +105,61 @@ class Discovery:
         return self._read > -math.inf or not self.healthy
 
     def watch(self) -> None:
-        """The thread that reads the source again and again, more often while a node isn't ready."""
-        while True:
-            with self._reading:
-                self._read_source()
-            calm = (
-                self.healthy
-                and self.directory.by_name
-                and all(n.ready for n in self.directory.by_name.values())
-            )
-            pause = self.settings.discovery_seconds
-            self._wanted.wait(pause if calm else min(pause, 1.0))
-            self._wanted.clear()
+        """The thread that reads the source when it is woken, and from time to time."""
+        forever(self._watch, f"the reading of {self._source.what}")
+
+    def _watch(self) -> None:
+        with self._reading:
+            self._read_source()
+        self._wanted.wait(self._pause)
+        self._wanted.clear()
+
+    @property
+    def _pause(self) -> float:
+        """Seconds to the next reading, where nothing asks for one before."""
+        seconds = self.settings.discovery_seconds
+        if self._followed and self.healthy and self._source.events_suffice:
+            return max(FOLLOWED_SECONDS, seconds)
+        nodes = self.directory.by_name.values()
+        calm = self.healthy and nodes and all(node.ready for node in nodes)
+        return seconds if calm else min(seconds, 1.0)
+
+    def follow(self) -> None:
+        """The thread that waits for the source's events, and wakes the one that reads.
+
+        It ends where the source has none.
+        """
+        if (events := self._source.events) is not None:
+            forever(partial(self._follow, events), "the stream of Docker's events")
+
+    def _follow(self, events: Events) -> None:
+        """Follows one stream to its end."""
+        began, refusal = time.monotonic(), ""
+        try:
+            for _ in events.changes():
+                if self._refusal:
+                    log.info("Docker's events are followed again")
+                self._followed, self._refusal = True, ""
+                self._wanted.set()
+        except EventsRefused as error:
+            refusal = str(error)
+        except Exception as error:  # Docker isn't there; what reads the list says so
+            log.debug("Docker's events: %s", error)
+        finally:
+            self._followed = False
+            self._wanted.set()
+        if refusal:
+            if refusal != self._refusal:
+                log.warning(
+                    "Docker gives no events (%s), so its list is read every %g s; "
+                    "a socket proxy needs EVENTS=1",
+                    refusal,
+                    self.settings.discovery_seconds,
+                )
+            self._refusal = refusal
+            time.sleep(REFUSED_SECONDS)
+        elif time.monotonic() < began + REOPEN_SECONDS:
+            time.sleep(REOPEN_SECONDS)
 
     def _read_source(self) -> None:
         """Reads the source. Whatever it does, the last good list stays."""
@@ -113,7 +174,8 @@ class Discovery:
                 self.directory.find(found)
                 self._read = time.monotonic()
             if failure and self.healthy:
-                log.warning("%s can't be read, the last list stays: %s", self._source.what, failure)
+                told = self._source.trouble(failure)
+                log.warning("%s can't be read, the last list stays: %s", self._source.what, told)
             elif not failure and not self.healthy:
                 log.info("%s can be read again", self._source.what)
             self.healthy = failure is None

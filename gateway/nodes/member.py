@@ -8,6 +8,7 @@ looked at, and for whom. `objgwctl`, which reads the record itself, uses the pla
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 
 from gateway.nodes.standing import Standing
@@ -29,6 +30,7 @@ class Member(Node):
         self.being_looked_at = False  # the poller is looking at its record
         self.looked_from = -math.inf  # monotonic time at which its last look began
         self.asked = -math.inf  # monotonic time of the last request that wanted a connection to it
+        self.found = time.monotonic()  # when the source named this endpoint
 
     @property
     def in_order(self) -> bool:

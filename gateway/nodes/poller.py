@@ -22,6 +22,7 @@ import math
 import threading
 import time
 
+from gateway.background import forever
 from gateway.nodes.acquire import prove
 from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.discovery import Discovery
@@ -30,7 +31,7 @@ from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
 from gateway.nodes.view import Directory
 from gateway.s3.body import upload_of
-from gateway.s3.connection import Reply, Request, UpstreamError
+from gateway.s3.connection import Connection, Reply, Request, UpstreamError
 from gateway.s3.node import KEPT_SECONDS
 
 log = logging.getLogger("objgw")
@@ -39,6 +40,9 @@ LOOK_SECONDS = 5.0  # that a node may take to give its record
 ASKED_SECONDS = 10.0  # after a request to a node, for which its lease is renewed
 CALM_SECONDS = 2.0  # between two looks of the leader at a node that nobody asks
 REST_SECONDS = 0.75 * KEPT_SECONDS  # between two looks of a worker that rests
+# A container that was just started refuses connections until its server listens.
+BEGINNING_SECONDS = 10.0  # for which a node that was just found is asked again at once
+BEGINNING_PAUSE = 0.1  # seconds between two attempts
 
 
 class Poller:
@@ -75,13 +79,15 @@ class Poller:
 
         It never waits for a node.
         """
-        while True:
-            self.directory.due.clear()
-            self.start_looks()
-            with self.directory.changed:
-                self.directory.arrange()
-                switch = self.directory.view.until + 2 * HOLD_SECONDS
-            self.directory.due.wait(min(POLL_SECONDS, max(switch - time.time(), 0.01)))
+        forever(self._poll, "the polling of the nodes")
+
+    def _poll(self) -> None:
+        self.directory.due.clear()
+        self.start_looks()
+        with self.directory.changed:
+            self.directory.arrange()
+            switch = self.directory.view.until + 2 * HOLD_SECONDS
+        self.directory.due.wait(min(POLL_SECONDS, max(switch - time.time(), 0.01)))
 
     def start_looks(self) -> None:
         """Starts the looks that are due, each in a thread of its own."""
@@ -120,7 +126,7 @@ class Poller:
         """
         was_leased = node.standing.leased
         try:
-            node.release(prove(node, LOOK_SECONDS))
+            node.release(first_proof(node) if node.standing.new else prove(node, LOOK_SECONDS))
             if node.standing.writable and node.standing.keeps_conditions is None:
                 self.ask(node, Request("PUT", f"/{self._records_bucket}", upload=upload_of(b"")))
                 self._try_conditions(node)
@@ -172,3 +178,21 @@ class Poller:
         connection.sock.settimeout(node.node_timeout)
         node.release(connection)
         return reply
+
+
+def first_proof(node: Member) -> Connection:
+    """`prove` of a node that never answered, again and again where its server is only starting.
+
+    Requests that came too early have opened its breaker. The first answer closes it. Raises OSError
+    and UpstreamError.
+    """
+    while True:
+        try:
+            connection = prove(node, LOOK_SECONDS)
+        except ConnectionRefusedError:
+            if node.closed or time.monotonic() > node.found + BEGINNING_SECONDS:
+                raise
+            time.sleep(BEGINNING_PAUSE)
+            continue
+        node.breaker.succeeded()
+        return connection

@@ -24,6 +24,7 @@ import re
 import threading
 import time
 
+from gateway.background import forever
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.layout import (
     DELETED,
@@ -67,22 +68,27 @@ class Records:
         with self._changed:
             if not self._started:
                 self._started = True
-                for target in (self.discovery.watch, self.poller.poll, self._keep_records):
+                for target in (
+                    self.discovery.watch,
+                    self.discovery.follow,
+                    self.poller.poll,
+                    self._keep_records,
+                ):
                     name = f"objgw-{target.__name__}"
                     threading.Thread(target=target, name=name, daemon=True).start()
 
     def _keep_records(self) -> None:
         """The thread that keeps the layout, and the nodes' records of it."""
-        while True:
-            self.poller.looked.wait(POLL_SECONDS)
-            self.poller.looked.clear()
-            try:
-                self._keep()
-            except (OSError, UpstreamError) as error:
-                # A node went away, or is busy. The next round tells.
-                log.debug("whether objects are in place isn't known: %s", error)
-            except Exception:  # requests go by the view that there is
-                log.exception("the layout's record can't be kept")
+        forever(self._keep_when_looked, "the keeping of the layout's record")
+
+    def _keep_when_looked(self) -> None:
+        self.poller.looked.wait(POLL_SECONDS)
+        self.poller.looked.clear()
+        try:
+            self._keep()
+        except (OSError, UpstreamError) as error:
+            # A node went away, or is busy. The next round tells.
+            log.debug("whether objects are in place isn't known: %s", error)
 
     def _keep(self) -> None:
         """Adopts the newest record, and writes records where that is needed.

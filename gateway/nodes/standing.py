@@ -21,6 +21,16 @@ log = logging.getLogger("objgw")
 
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (x509_vfy.h).
 OTHER_NAME = (62, 64)
+REFUSES = "it refuses the gateway's requests"
+# Why a server of S3 refuses a signed request, by its error code.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
+REFUSALS = {
+    "InvalidAccessKeyId": "it doesn't know the access key that its container was given",
+    "SignatureDoesNotMatch": "its secret key isn't the one that its container was given",
+    "AuthorizationHeaderMalformed": "its region isn't the one that its container was given",
+    "RequestTimeTooSkewed": "its clock and the gateway's differ by more than 15 minutes",
+    "AccessDenied": "the key that its container was given has no right to read",
+}
 
 
 class Standing:
@@ -41,6 +51,11 @@ class Standing:
         self.error = ""  # why the last look found neither a record nor its absence
         # Whether its server decides the conditions of a PUT; None before that was tried.
         self.keeps_conditions: bool | None = None
+
+    @property
+    def new(self) -> bool:
+        """Whether no look was ever answered."""
+        return self.checked == -math.inf
 
     @property
     def layout(self) -> Layout | None:
@@ -105,13 +120,7 @@ class Standing:
             self.record = record_of(reply, self.record)
             error = self.record.problem
         except UnexpectedAnswer:
-            error = (
-                "it answers that it can't serve"
-                if reply.status >= 500
-                else SPEAKS_TLS
-                if reply.status == 400 and wants_tls(reply.body)
-                else "it refuses the gateway's requests"
-            )
+            error = refusal_reason(reply)
             detail = f": {reply.status} {reply.code}".rstrip()
         if error and error != self.error:
             log.warning("node %s: %s%s", self.name, error, detail)
@@ -144,6 +153,21 @@ class Standing:
         """Notes the record that was just written to it."""
         self.record = Record(layout, self.name, etag)
         self._judge()
+
+
+def refusal_reason(reply: Reply) -> str:
+    """Why a node answers with neither a record nor its absence, in words.
+
+    >>> refusal_reason(Reply(404, {}, b"<html>", 0))
+    "it isn't a server of S3"
+    """
+    if reply.status >= 500:
+        return "it answers that it can't serve"
+    if reply.status == 400 and wants_tls(reply.body):
+        return SPEAKS_TLS
+    if not reply.code:
+        return "it isn't a server of S3"
+    return f"{REFUSES}: {REFUSALS[reply.code]}" if reply.code in REFUSALS else REFUSES
 
 
 def reason(error: Exception) -> str:

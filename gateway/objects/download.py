@@ -65,6 +65,7 @@ def download(
                 node.release(connection)
             yield block
     except UpstreamError as error:
+        observation.reason = "The node broke off."
         log.warning("node %s: %d bytes before the end of an object: %s", node.name, left, error)
         raise ConnectionResetError(errno.ECONNRESET, "the node broke off") from None
     finally:

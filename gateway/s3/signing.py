@@ -86,7 +86,9 @@ class Signer:
             self._signing_key = key
         self._second, self._stamp, self._scope = now, stamp, scope
         self._to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n"
-        self._credential = f"AWS4-HMAC-SHA256 Credential={self._endpoint.access_key}/{scope}"
+        # A header is sent as Latin-1, and MinIO reads a key as UTF-8.
+        credential = f"{self._endpoint.access_key}/{scope}".encode().decode("latin-1")
+        self._credential = f"AWS4-HMAC-SHA256 Credential={credential}"
         # A request without headers of its own differs from others in method and path alone, so
         # that the rest of what head() makes is kept.
         host, listed = self._authority, "host;x-amz-content-sha256;x-amz-date"

@@ -117,7 +117,9 @@ class Watch:
     def _judge(self, node: Member) -> None:
         """Notes a node's state, by the looks at its record: the poller's and requests'."""
         standing = node.standing
-        if node.host is None:
+        if node.endpoint.problem:
+            self._note(node, "wrong", node.endpoint.problem)
+        elif node.host is None:
             self._note(node, "stopped", "its container doesn't run")
         elif not standing.tried:
             return  # it has just begun, or this worker has just become the leader
@@ -136,7 +138,8 @@ class Watch:
         now = time.time()
         before = self._known["nodes"].get(node.name, {"state": "unknown", "error": None})
         if before["state"] != state:
-            log.info("node %s is %s%s", node.name, state, f": {error}" if error else "")
+            level = logging.INFO if state == "up" else logging.WARNING
+            log.log(level, "node %s is %s%s", node.name, state, f": {error}" if error else "")
             before = {**before, "state": state, "since": now}
         if error:
             before = {**before, "error": error, "error_at": now}
@@ -173,9 +176,13 @@ class Watch:
         counted: dict[str, Any] = {}
         for node in nodes:
             counted[node.name] = {"at": time.time(), "objects": None, "bytes": None, "more": False}
-            with contextlib.suppress(OSError, UpstreamError):
+            try:
                 objects, size, more = census(node, self._directory.settings)
                 counted[node.name] |= {"objects": objects, "bytes": size, "more": more}
+            except (OSError, UpstreamError) as error:  # the page says that it isn't known
+                log.debug("the objects of node %s can't be counted: %s", node.name, error)
+            except Exception:  # the next count comes in a minute, and this one is of no more use
+                log.exception("the objects of node %s can't be counted", node.name)
         self._known["census"] = counted
 
 

@@ -1,5 +1,8 @@
 """The log: one form for all lines, and the lines of the access log on their way.
 
+All workers find out the same about nodes and Docker, within moments. What one of them has said, the
+others don't say again (`SaidOnce`).
+
 The access log is written in pieces, a few times a second, because a write for each line would cost
 more than the line. All other lines are written at once.
 """
@@ -8,19 +11,23 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import json
 import logging
 import os
 import re
 import threading
 import time
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
+from gateway.background import forever
 from gateway.settings import Settings
 from gateway.status.observation import current
 
 FLUSH_SECONDS = 0.2  # for which a line of the access log may wait
 FLUSH_LINES = 500  # that may wait
+REPEAT_SECONDS = 10.0  # for which a worker doesn't say what another one has said
 # Bytes that are written to a pipe at once or not at all (pipe(7)), so that the lines of several
 # workers don't mingle.
 PIPE_BUF = 4096
@@ -88,6 +95,42 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields)
 
 
+class SaidOnce(logging.Filter):
+    """Lets a line about nodes or Docker pass unless another worker has just said the same.
+
+    A worker's own line passes again: the node has stopped once more. So do lines about a request.
+    What was said is in the file `said` of the workers' folder, for `REPEAT_SECONDS`. Where there
+    is no such folder, this is the only worker.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+        if not folder or not record.name.startswith("objgw") or request_of(record):
+            return True
+        try:
+            with (Path(folder) / "said").open("a+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)  # held for a moment, and no longer than its owner
+                error = record.exc_info[1] if record.exc_info else ""
+                return self._first(file, f"{record.getMessage()} {error!r}")
+        except (OSError, ValueError):  # it is being removed, for one; better twice than never
+            return True
+
+    @staticmethod
+    def _first(file: IO[str], message: str) -> bool:
+        """Whether no other worker has said it; notes that this one does."""
+        file.seek(0)
+        now, own = time.time(), os.getpid()
+        said = [json.loads(line) for line in file]
+        recent = [each for each in said if each[0] > now - REPEAT_SECONDS]
+        if any(message == text and own != worker for _, worker, text in recent):
+            return False
+        file.seek(0)
+        file.truncate()
+        recent.append([now, own, message])
+        file.writelines(f"{json.dumps(each)}\n" for each in recent)
+        return True
+
+
 def log_settings(settings: Settings) -> dict[str, Any]:
     """What `logging.config.dictConfig` takes.
 
@@ -101,7 +144,14 @@ def log_settings(settings: Settings) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"class": f"{__name__}.{kind.__name__}"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
+        "filters": {"once": {"()": f"{__name__}.{SaidOnce.__name__}"}},
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "formatter": "line",
+                "filters": ["once"],
+            }
+        },
         "root": {"level": "INFO", "handlers": ["stderr"]},
         "loggers": {
             name: {"level": "INFO", "handlers": [], "propagate": True}
@@ -148,6 +198,8 @@ class Lines:
             piece = piece[os.write(self._descriptor, piece) :]
 
     def _run(self) -> None:
-        while True:
-            time.sleep(FLUSH_SECONDS)
-            self.flush()
+        forever(self._flush_soon, "the writing of the access log")
+
+    def _flush_soon(self) -> None:
+        time.sleep(FLUSH_SECONDS)
+        self.flush()

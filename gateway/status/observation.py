@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.answers import Answer
 
@@ -38,26 +38,39 @@ class Observation:
 
     __slots__ = (
         "_sink",
+        "authorization",
         "began",
         "bytes",
+        "client",
         "counted",
         "method",
         "node",
         "path",
+        "reason",
+        "received",
         "request_id",
         "status",
         "upstream",
     )
 
     def __init__(
-        self, sink: Sink | None = None, method: str = "", path: str = "", request_id: str = ""
+        self,
+        sink: Sink | None = None,
+        method: str = "",
+        path: str = "",
+        request_id: str = "",
+        client: str = "",
+        authorization: str = "",
     ) -> None:
         self._sink = sink
         self.method, self.path, self.request_id = method, path, request_id
+        self.client, self.authorization = client, authorization
         self.began = time.monotonic()
         self.node = NO_NODE
         self.status = ""
         self.bytes = 0  # of the body, received by PUT or sent
+        self.received = 0  # bytes of an upload that have come, whatever becomes of it
+        self.reason = ""  # why the request is refused, or broken off
         self.upstream = 0.0  # seconds from sending the node a request to the head of its answer
         self.counted = True  # False where it is about the gateway itself
 
@@ -87,10 +100,12 @@ class Observation:
             headers.append(("Server-Timing", f"upstream;dur={self.upstream * 1000:.1f}"))
         if not self.counted:
             return answer
-        self.status = answer.status[:3]
+        self.status, self.reason = answer.status[:3], answer.reason
         if self.method == "HEAD" or isinstance(body, (list, tuple)):
             if self.method == "GET":
                 self.bytes = sum(map(len, body))
+            elif self.method == "PUT" and self.reason:
+                self.bytes = self.received
             self.count()
             self.log(complete=True)
             return answer
@@ -117,6 +132,8 @@ class Observation:
 
         It isn't `complete` where client or node broke off within the body.
         """
+        if not complete and not self.reason:
+            self.reason = "The client went away, or took the answer too slowly."
         if self._sink:
             self._sink.logged(self, time.monotonic() - self.began, complete)
 
@@ -166,6 +183,28 @@ class ObservedBody:
         if not self._counted:
             observation.count()
         observation.log(complete=observation.bytes == self._length)
+
+
+class CountedBody:
+    """`wsgi.input` of an upload, whose bytes are counted as they come."""
+
+    __slots__ = ("_observation", "_read", "_read1")
+
+    def __init__(self, observation: Observation, stream: Any) -> None:
+        self._observation = observation
+        self._read = stream.read
+        self._read1 = getattr(stream, "read1", stream.read)
+
+    def read(self, size: int = -1) -> bytes:
+        block: bytes = self._read(size)
+        self._observation.received += len(block)
+        return block
+
+    def read1(self, size: int = -1) -> bytes:
+        """What has come, at most `size` bytes, where the server has such a method."""
+        block: bytes = self._read1(size)
+        self._observation.received += len(block)
+        return block
 
 
 # The request that this thread, or greenlet, works on.

@@ -16,11 +16,12 @@ import time
 from collections.abc import Callable
 
 from gateway.answers import Environ
+from gateway.auth import token_digest
 from gateway.nodes.placement import OBJECT_ID
 from gateway.settings import Settings
 from gateway.status.logs import REQUEST_ID, Lines, stamp
 from gateway.status.metrics import Metrics
-from gateway.status.observation import Observation, current
+from gateway.status.observation import CountedBody, Observation, current
 
 log = logging.getLogger("objgw.status")
 
@@ -52,7 +53,11 @@ class Recorder:
         request_id = environ.get("HTTP_X_REQUEST_ID")
         if request_id is None or not REQUEST_ID.fullmatch(request_id):
             request_id = f"{self._prefix}{next(self._numbers):08x}"
-        observation = Observation(self, environ["REQUEST_METHOD"], environ["PATH_INFO"], request_id)
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        client, token = environ.get("REMOTE_ADDR", ""), environ.get("HTTP_AUTHORIZATION", "")
+        observation = Observation(self, method, path, request_id, client, token)
+        if method == "PUT":
+            environ["wsgi.input"] = CountedBody(observation, environ["wsgi.input"])
         current.set(observation)
         return observation
 
@@ -107,7 +112,21 @@ def text_line(observation: Observation, seconds: float, complete: bool) -> str:
         f"{stamp(time.time())} INFO objgw.access {method} {target} {observation.status} "
         f"node={observation.node} "
         f"bytes={observation.bytes} seconds={seconds:.6f} request={observation.request_id}"
-        f"{'' if complete else ' broken off'}\n"
+        f"{'' if complete else ' broken off'}{text_reason(observation)}\n"
+    )
+
+
+def text_reason(observation: Observation) -> str:
+    """What a line says in addition of a request that was refused or broken off: why, and for whom.
+
+    The reason is what the client was told.
+    """
+    if not observation.reason:
+        return ""
+    token = token_of(observation)
+    return (
+        f" client={observation.client or '-'}{f' token={token}' if token else ''} "
+        f"reason={json.dumps(observation.reason)}"
     )
 
 
@@ -122,8 +141,29 @@ def json_line(observation: Observation, seconds: float, complete: bool) -> str:
         f'"method": "{method}", "{key}": "{target}", "status": {observation.status}, '
         f'"node": "{observation.node}", '
         f'"bytes": {observation.bytes}, "seconds": {seconds:.6f}, '
-        f'"complete": {"true" if complete else "false"}, "request": "{observation.request_id}"}}\n'
+        f'"complete": {"true" if complete else "false"}, "request": "{observation.request_id}"'
+        f"{json_reason(observation)}}}\n"
     )
+
+
+def json_reason(observation: Observation) -> str:
+    """The same as `text_reason`, as members of the line's object."""
+    if not observation.reason:
+        return ""
+    return (
+        f', "client": {json.dumps(observation.client)}, '
+        f'"token": {json.dumps(token_of(observation) or None)}, '
+        f'"reason": {json.dumps(observation.reason)}'
+    )
+
+
+def token_of(observation: Observation) -> str:
+    """The beginning of the SHA-256 of the bearer token that came, valid or not; empty without one.
+
+    It tells tokens apart, and isn't one.
+    """
+    scheme, _, token = observation.authorization.partition(" ")
+    return token_digest(token.strip()).hex()[:8] if scheme.lower() == "bearer" else ""
 
 
 def plain_id(observation: Observation) -> str | None:

@@ -21,6 +21,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from gateway.answers import RETRY_AFTER, Answer, Environ, Headers, Refusal, unavailable
+from gateway.background import forever
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.leader import Leader
 from gateway.nodes.placement import OBJECT_ID
@@ -61,13 +62,12 @@ class Status:
         threading.Thread(target=self._run, name="objgw-status", daemon=True).start()
 
     def _run(self) -> None:
-        while True:
-            try:
-                self._watch.tick()
-                self._gauges()
-            except Exception:  # the next time may be better, and nothing else depends on it
-                log.exception("the watch failed")
-            time.sleep(TICK_SECONDS if self._directory.nodes else TICK_SECONDS / 5)
+        forever(self._look, "the watch over the nodes")
+
+    def _look(self) -> None:
+        self._watch.tick()
+        self._gauges()
+        time.sleep(TICK_SECONDS if self._directory.nodes else TICK_SECONDS / 5)
 
     # -- the paths
 

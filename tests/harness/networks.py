@@ -58,22 +58,29 @@ class Networks:
         self._names = (f"{prefix}-net-{number}" for number in itertools.count(1))
         self._free: list[Bridge] = []
 
-    def take(self) -> Bridge:
-        """One with nothing on it but the tests."""
-        return self._free.pop() if self._free else self._make(next(self._names))
+    def take(self, ipv6: str = "") -> Bridge:
+        """One with nothing on it but the tests; `ipv6` is its subnet of IPv6, if it has one."""
+        if self._free and not ipv6:
+            return self._free.pop()
+        return self._make(next(self._names), ipv6)
 
     def give_back(self, network: Bridge) -> None:
         """What was on it is removed; where something is left, nobody gets it any more."""
         network.network.reload()
-        if set(network.network.attrs["Containers"]) == {self._container}:
+        attrs = network.network.attrs
+        if set(attrs["Containers"]) == {self._container} and not attrs["EnableIPv6"]:
             self._free.append(network)
 
-    def _make(self, name: str) -> Bridge:
+    def _make(self, name: str, ipv6: str) -> Bridge:
         def create() -> Network:
-            pool = IPAMPool(subnet=str(random.choice(SUBNETS)))
+            subnets = [str(random.choice(SUBNETS)), *filter(None, [ipv6])]
+            pools = [IPAMPool(subnet=subnet) for subnet in subnets]
             try:
                 return self._docker.networks.create(
-                    name, labels=self._labels, ipam=IPAMConfig(pool_configs=[pool])
+                    name,
+                    labels=self._labels,
+                    enable_ipv6=bool(ipv6),
+                    ipam=IPAMConfig(pool_configs=pools),
                 )
             except docker.errors.APIError as error:  # another run has this one
                 raise AssertionError("subnet taken") from error

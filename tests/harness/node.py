@@ -58,8 +58,8 @@ class Node:
             name=self.name,
             labels=stack.labels,
             environment={
-                **(keys if self.env is None else self.env),
                 **({"MINIO_SITE_REGION": self.region} if self.region != "us-east-1" else {}),
+                **(keys if self.env is None else self.env),
                 # its console may find its port taken, and the server ends then
                 "MINIO_BROWSER": "off",
                 "MINIO_AUDIT_WEBHOOK_ENABLE_tests": "on",

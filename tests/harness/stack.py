@@ -44,9 +44,9 @@ class Stack:
         self.open.append(self)
         self.network = self.add_network()
 
-    def add_network(self) -> Network:
-        """One more, which the tests are attached to."""
-        taken = self.lab.networks.take()
+    def add_network(self, ipv6: str = "") -> Network:
+        """One more, which the tests are attached to; `ipv6` is its subnet of IPv6, if any."""
+        taken = self.lab.networks.take(ipv6)
         self._networks[taken.name] = taken
         return taken.network
 

@@ -8,6 +8,7 @@ import re
 import secrets
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from tests.harness.engine import DOCKER_SOCKET
@@ -28,6 +29,7 @@ class DockerProxy(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         self.refused: list[str] = []
         self.permitted = 0
+        self.rewrite: Callable[[bytes], bytes] = bytes  # of what Docker answers
         super().__init__(("0.0.0.0", 0), DockerProxyHandler)
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -52,7 +54,7 @@ class DockerProxyHandler(http.server.BaseHTTPRequestHandler):
         engine.sock.connect(DOCKER_SOCKET)
         engine.request("GET", self.path)
         response = engine.getresponse()
-        body = response.read()
+        body = self.server.rewrite(response.read())
         engine.close()
         self.send_response(response.status)
         self.send_header("Content-Type", "application/json")
@@ -77,11 +79,36 @@ def test_a_docker_proxy_that_only_lists_and_inspects_containers_is_all_that_is_n
         eventually(lambda id=id: gateway.get(id).body == b"before")
         assert faulty.holders(id) == [node]
     assert proxy.permitted > 0
+    # What is no Swarm, and what would only make it quicker.
     assert all(
-        re.fullmatch(r"GET (/v1\.[0-9]+)?/info", refused) for refused in proxy.refused
-    )  # what is no Swarm
+        re.fullmatch(r"GET (/v1\.[0-9]+)?/(info|events\?.*)", refused) for refused in proxy.refused
+    )
     for process in gateway.processes().values():
         assert process.status["Uid"].split() == ["65534"] * 4
         assert process.status["Groups"].split() == []
+    proxy.shutdown()
+    proxy.server_close()
+
+
+def without_ipv4(answer: bytes) -> bytes:
+    """What Docker says of containers that have an IPv6 address only, as newer engines make them."""
+    return re.sub(rb'"IPAddress":"[0-9.]+"', b'"IPAddress":""', answer)
+
+
+def test_a_node_with_an_ipv6_address_only_is_reached(stack: Stack) -> None:
+    subnet = f"fd{secrets.token_hex(1)}:{secrets.token_hex(2)}:{secrets.token_hex(2)}::/64"
+    network = stack.add_network(subnet)
+    proxy = DockerProxy()
+    proxy.rewrite = without_ipv4
+    node = stack.add_node("1", network=network)
+    stack.nodes.append(node)
+    docker_host = f"tcp://{stack.tests_address()}:{proxy.server_port}"
+    gateway = stack.add_gateway(
+        {"DOCKER_HOST": docker_host}, volumes={}, networks=[stack.network, network]
+    )
+    gateway.wait_ready()
+    id = store(gateway, b"over IPv6", stack.id_of(node))
+    assert gateway.get(id).body == b"over IPv6"
+    assert stack.holders(id) == [node]
     proxy.shutdown()
     proxy.server_close()

@@ -178,3 +178,80 @@ def test_a_node_is_watched_on_by_another_worker_when_the_one_that_did_ends(fault
     assert since() == before
     faulty.nodes[0].stop()
     eventually(lambda: states(gateway)[faulty.nodes[0].name] == "stopped")
+
+
+SERVER = """
+import http.server
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.send_response(%d)
+        self.send_header("Content-Length", "%d")
+        self.end_headers()
+        self.wfile.write(%r)
+
+    do_PUT = do_HEAD = do_GET
+
+http.server.ThreadingHTTPServer(("0.0.0.0", 9000), Handler).serve_forever()
+"""
+
+
+def server(status: int, body: bytes) -> str:
+    """A script that answers everything so."""
+    return SERVER % (status, len(body), body)
+
+
+def error(code: str) -> bytes:
+    return f"<Error><Code>{code}</Code></Error>".encode()
+
+
+# Servers that answer and serve no request, and what is said of each.
+UNUSABLE = {
+    "web": (server(404, b"<html>not found</html>"), "it isn't a server of S3"),
+    "hello": (server(200, b"hello"), "its record"),
+    "clock": (server(403, error("RequestTimeTooSkewed")), "its clock"),
+    "refuses": (server(403, error("AccessDenied")), "has no right to read"),
+    "banner": (
+        "import socket\nwith socket.create_server(('0.0.0.0', 9000)) as listener:\n"
+        "    while True:\n        with listener.accept()[0] as client:\n"
+        "            client.send(b'220 hello\\r\\n')",
+        "it breaks off",
+    ),
+}
+
+
+def test_up_is_only_a_node_that_would_serve_a_signed_request_now(stack: Stack) -> None:
+    said = {f"{stack.marker}-{name}": reason for name, (_, reason) in UNUSABLE.items()}
+    for name, (script, _) in UNUSABLE.items():
+        stack.add_fake(name, script)
+    good, wrong_keys, wrong_region = (
+        stack.add_node("1"),
+        stack.add_node(
+            "keys",
+            "other-user",
+            "other-password",
+            env={"MINIO_ROOT_USER": "other-user", "MINIO_ROOT_PASSWORD": "told-password"},
+            entrypoint=["sh", "-c", "MINIO_ROOT_PASSWORD=other-password exec minio server /data"],
+        ),
+        stack.add_node(
+            "region",
+            entrypoint=["sh", "-c", "MINIO_REGION=eu-west-9 exec minio server /data"],
+        ),
+    )
+    said |= {wrong_keys.name: "its secret key isn't", wrong_region.name: "its region isn't"}
+    gateway = stack.add_gateway()
+    wanted = {**dict.fromkeys(said, "down"), good.name: "up"}
+    eventually(lambda: states(gateway) == wanted)
+    ups = samples(gateway, "objgw_node_up")
+    assert ups == {(name,): float(state == "up") for name, state in wanted.items()}
+    for path in ("/health", "/status.json"):
+        document = json.loads(gateway.request("GET", path).body)
+        assert document["status"] == "degraded"
+        for node in document["nodes"]:
+            assert said.get(node["name"], "") in (node["last_error"] or ""), node
+    for name, reason in said.items():
+        assert f"WARNING objgw.status node {name} is down: " in gateway.logs()
+        assert reason in gateway.logs()

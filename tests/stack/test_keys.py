@@ -48,6 +48,27 @@ KEYS: dict[str, dict[str, Any]] = {
         "password": "pass=word==with/signs+&%41 and blank",
     },
     "a site region": {"region": "eu-central-7"},
+    "a region before a site region": {
+        "env": {
+            "MINIO_ROOT_USER": "region-user",
+            "MINIO_ROOT_PASSWORD": "region-password",
+            "MINIO_REGION": "eu-north-3",
+            "MINIO_SITE_REGION": "losing-1",
+        },
+        "user": "region-user",
+        "password": "region-password",
+        "region": "eu-north-3",
+    },
+    "blanks, which MinIO trims": {
+        "env": {
+            "MINIO_ROOT_USER": " trimmed-user ",
+            "MINIO_ROOT_PASSWORD": "\ttrimmed-gr\u00fcn-\u9375 ",
+            "MINIO_ACCESS_KEY": "  ",
+            "MINIO_SITE_REGION": " ",
+        },
+        "user": "trimmed-user",
+        "password": "trimmed-gr\u00fcn-\u9375",
+    },
 }
 
 
@@ -77,6 +98,14 @@ def test_a_node_is_used_with_the_keys_and_region_that_its_environment_sets(
     assert has(gateway, id)
     assert keyed.holders(id) == [node]
     assert gateway.delete(id).status == 204
+
+
+def test_a_node_s_user_may_be_any_text(stack: Stack) -> None:
+    node = stack.add_node("1", "gr\u00fcn-\u9375", "geheim-\u9375-\U0001f511")
+    gateway = stack.add_gateway()
+    gateway.wait_ready()
+    id = store(stack, [node])[node]
+    assert has(gateway, id)
 
 
 def test_ids_of_a_node_that_refuses_the_keys_of_its_environment_get_503_and_others_are_untouched(

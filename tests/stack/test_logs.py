@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.harness.gateway import Gateway, RawConnection
+from tests.harness.http import Wire, head
 from tests.harness.stack import Stack
 from tests.harness.status import access_lines, requests, send, wait_healthy
 from tests.harness.waiting import eventually, random_id
@@ -21,10 +23,12 @@ LINE = re.compile(
     r"(?P<time>\S+Z) INFO objgw\.access (?P<method>\S+) (?P<what>\S+|'.*'|\".*\") "
     r"(?P<status>\d{3}) node=(?P<node>\S+) "
     r"bytes=(?P<bytes>\d+) seconds=(?P<seconds>\d+\.\d{6}) request=(?P<request>\S+)"
+    r"(?P<broken> broken off)?"
+    r"( client=(?P<client>\S+)( token=(?P<token>[0-9a-f]{8}))? reason=(?P<reason>\".*\"))?"
 )
 
 
-def line_of(gateway: Gateway, request: str) -> dict[str, str]:
+def line_of(gateway: Gateway, request: str) -> dict[str, str | None]:
     """The access log's one line of a request."""
 
     def found() -> list[str]:
@@ -52,7 +56,52 @@ def test_a_request_has_one_line_with_all_that_is_known_of_it(
     assert line_of(gateway, "my.own-id:1")["bytes"] == "5"
     dur = re.fullmatch(r"upstream;dur=(\d+\.\d)", got.headers["Server-Timing"])
     assert dur
-    assert float(dur[1]) / 1000 <= float(line_of(gateway, "my.own-id:1")["seconds"]) + 0.0001
+    seconds = line_of(gateway, "my.own-id:1")["seconds"]
+    assert float(dur[1]) / 1000 <= float(seconds or 0) + 0.0001
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_the_line_of_a_refusal_says_what_the_client_was_told_and_who_it_is(
+    shared: Stack, form: str
+) -> None:
+    token, digest = "treepotato1", hashlib.sha256(b"treepotato1").hexdigest()[:8]
+    gateway = shared.add_gateway({"OBJGW_READ_TOKENS": token, "OBJGW_LOG_FORMAT": form})
+    refused = [
+        gateway.get(random_id()),
+        gateway.get(random_id(), headers={"Authorization": "Bearer bluegreen3"}),
+        gateway.put(random_id(), b"12345", headers={"Authorization": f"Bearer {token}"}),
+        gateway.get("no-id", headers={"Authorization": f"Bearer {token}"}),
+    ]
+    assert [answer.status for answer in refused] == [401, 401, 403, 400]
+    eventually(lambda: all(each.headers["X-Request-Id"] in gateway.logs() for each in refused))
+    tokens = [None, hashlib.sha256(b"bluegreen3").hexdigest()[:8], digest, digest]
+    for answer, named in zip(refused, tokens, strict=True):
+        request = answer.headers["X-Request-Id"]
+        if form == "text":
+            said: dict[str, Any] = dict(line_of(gateway, request))
+            said["reason"] = json.loads(said["reason"])
+        else:
+            lines = [json.loads(line) for line in gateway.logs().splitlines()]
+            said = next(line for line in lines if line.get("request") == request)
+        assert said["reason"] == answer.problem["detail"]
+        assert said["client"] == shared.tests_address()
+        assert said["token"] == named
+    assert not re.search("treepotato|bluegreen", gateway.logs())
+
+
+def test_the_line_of_an_upload_that_is_cut_has_the_bytes_that_came(
+    shared: Stack, gateway: Gateway
+) -> None:
+    id = shared.id_of(shared.nodes[0])
+    with Wire(gateway) as wire:
+        wire.send(
+            head("PUT", id, "Content-Length: 1000000", f"X-Request-Id: cut-{id}"), bytes(5000)
+        )
+        wire.half_close()
+        wire.rest()
+    line = line_of(gateway, f"cut-{id}")
+    assert (line["status"], line["bytes"]) == ("400", "5000")
+    assert "ended before its Content-Length" in str(line["reason"])
 
 
 def test_the_node_gets_the_id_of_the_request(shared: Stack, gateway: Gateway) -> None:
@@ -193,6 +242,10 @@ def test_a_download_that_is_broken_off_says_so_in_its_line(shared: Stack, gatewa
     eventually(
         lambda: any(f"request={request} broken off" in line for line in access_lines(gateway))
     )
+    line = line_of(gateway, request)
+    assert line["client"] == shared.tests_address()
+    assert "The client went away" in str(line["reason"])
+    assert 0 < int(line["bytes"] or 0) < 20_000_000
 
 
 def test_a_browser_that_is_sent_to_an_object_runs_nothing_of_it(gateway: Gateway) -> None:

@@ -34,9 +34,10 @@ def test_the_first_request_after_a_node_was_made_anew_succeeds_though_no_renewal
     faulty: Stack, change: str
 ) -> None:
     node, other = faulty.nodes[:2]
-    gateway = faulty.add_gateway(
-        {"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_CONNECT_TIMEOUT": "0.5"}
-    )
+    relay = faulty.add_relay()
+    relay.events = False
+    settings = {"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_CONNECT_TIMEOUT": "0.5"}
+    gateway = faulty.add_gateway(settings, relay=relay)
     gateway.wait_ready()
     large = secrets.token_bytes(MIB)
     requests: list[Callable[[str], Answer]] = [
@@ -78,9 +79,12 @@ def twins(lab: Lab) -> Iterator[Stack]:
 
 
 @contextmanager
-def gateway_of(twins: Stack, **env: str) -> Iterator[tuple[Gateway, DockerRelay]]:
-    """One with these settings that finds Docker through a relay."""
+def gateway_of(
+    twins: Stack, events: bool = True, **env: str
+) -> Iterator[tuple[Gateway, DockerRelay]]:
+    """One with these settings that finds Docker through a relay, which may cut its events."""
     relay = twins.add_relay()
+    relay.events = events
     gateway = twins.add_gateway(env, relay=relay)
     try:
         gateway.wait_ready()
@@ -95,7 +99,7 @@ def test_nodes_with_equal_keys_that_swapped_addresses_unseen_never_get_each_othe
     twins: Stack, delay: float
 ) -> None:
     nodes = twins.nodes
-    with gateway_of(twins, OBJGW_DISCOVERY_SECONDS="3600") as (gateway, relay):
+    with gateway_of(twins, events=False, OBJGW_DISCOVERY_SECONDS="3600") as (gateway, relay):
         ids = store(twins, nodes)
         swap_addresses(*nodes)
         relay.delay = delay  # to each of the handful of requests that one look at the nodes takes
@@ -261,6 +265,7 @@ def test_what_compose_does_to_names_while_it_recreates_a_container_changes_nothi
     faulty: Stack,
 ) -> None:
     relay = faulty.add_relay()
+    relay.events = False  # so that the list is read again and again
     node = faulty.nodes[-1]  # which a name that begins with a digit would make the first
     gateway = faulty.add_gateway({"OBJGW_DISCOVERY_SECONDS": "0.1"}, relay=relay)
     gateway.wait_ready()

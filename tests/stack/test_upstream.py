@@ -39,6 +39,7 @@ def test_one_request_is_one_request_upstream(faulty: Stack, what: str) -> None:
 
 def test_renewing_the_node_list_asks_the_nodes_nothing(stack: Stack) -> None:
     relay = stack.add_relay()
+    relay.events = False  # so that the list is read again and again
     node = stack.add_node("1")
     gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "0.1"}, relay=relay)
     gateway.wait_ready()

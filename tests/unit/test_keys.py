@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 
 from gateway.nodes.sources import keys
-from gateway.nodes.sources.keys import keys_from_env, with_key_files
+from gateway.nodes.sources.keys import (
+    environment,
+    keys_from_env,
+    region_from_env,
+    with_key_files,
+)
 
 MINIO = {"MINIO_ROOT_USER": "root", "MINIO_ROOT_PASSWORD": "root-password"}
 OLD = {"MINIO_ACCESS_KEY": "old", "MINIO_SECRET_KEY": "old-password"}
@@ -33,6 +38,28 @@ FROM_ENV: list[
     ({}, "rustfs/rustfs:latest", ("rustfsadmin", "rustfsadmin")),
     ({"MINIO_ACCESS_KEY": "a=b", "MINIO_SECRET_KEY": "c==d"}, "", ("a=b", "c==d")),
 ]
+
+
+def test_blanks_around_a_value_do_not_count_and_a_value_of_blanks_is_none() -> None:
+    lines = ["MINIO_ROOT_USER=  ", "MINIO_ROOT_PASSWORD=\t", " MINIO_REGION=x", "no value"]
+    lines += ["MINIO_ACCESS_KEY= gr\u00fcn ", "MINIO_SECRET_KEY=a = b\n"]
+    env = environment(lines)
+    assert keys_from_env(env) == ("gr\u00fcn", "a = b")
+    assert region_from_env(env) == "us-east-1"
+
+
+@pytest.mark.parametrize(
+    ("env", "region"),
+    [
+        ({}, "us-east-1"),
+        ({"MINIO_SITE_REGION": "site", "MINIO_REGION": "region"}, "region"),
+        ({"MINIO_SITE_REGION": "site", "MINIO_REGION": ""}, "site"),
+        ({"MINIO_SITE_REGION": "site", "MINIO_REGION_NAME": "name"}, "site"),
+        ({"MINIO_REGION_NAME": "name"}, "name"),
+    ],
+)
+def test_the_region_is_the_one_that_minio_takes(env: dict[str, str], region: str) -> None:
+    assert region_from_env(env) == region
 
 
 @pytest.mark.parametrize(("env", "image", "expected"), FROM_ENV)

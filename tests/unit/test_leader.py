@@ -61,7 +61,9 @@ def test_the_word_counts_for_the_same_layout_and_while_it_is_fresh(
     assert Leader(tmp_path).agrees(asked) is agrees
 
 
-@pytest.mark.parametrize("text", ["", "x", "1e9", f"now {LAYOUT.origin} 1"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "1e9", f"now {LAYOUT.origin} 1"], ids=["none", "x", "number", "no time"]
+)
 def test_what_is_no_word_counts_as_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "word").write_text(text)
     assert not Leader(tmp_path).agrees(LAYOUT)

@@ -278,3 +278,13 @@ def test_a_request_of_awss_examples_has_their_signature(row: str, target: str) -
         "AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, "
         f"SignedHeaders=host;x-amz-content-sha256;x-amz-date, Signature={EXAMPLES[row][1]}"
     )
+
+
+def test_a_key_that_is_not_ascii_goes_out_as_the_utf_8_that_its_server_was_given() -> None:
+    endpoint = Endpoint(
+        "node", "0", "fd00::7", 9000, "gr\u00fcn-\u9375", "geheim-\u9375-\U0001f511"
+    )
+    for headers in ({}, {"x-amz-meta-a": "b"}):
+        head = head_of(Signer(endpoint), Request("GET", "/objgw/abc", headers), 1_700_000_000)
+        assert "Credential=gr\u00fcn-\u9375/20231114/us-east-1/s3/aws4_request," in head.decode()
+        assert b"\r\nhost: [fd00::7]:9000\r\n" in head

@@ -27,7 +27,7 @@ NOT_CHANGED, MISSING = answer(304), answer(404, code="NoSuchKey")
 LOOKS: dict[str, tuple[list[Reply], bool, str, str]] = {
     "its record": ([OWN], True, "", ""),
     "its record, as before": ([OWN, NOT_CHANGED], True, "", ""),
-    "not changed, and never read": ([NOT_CHANGED], False, "refuses", ""),
+    "not changed, and never read": ([NOT_CHANGED], False, "isn't a server of S3", ""),
     "another's record": ([OTHERS], False, "belongs to another", "holds what belongs to node-2"),
     "another's record by now": (
         [OWN, OTHERS],
@@ -50,10 +50,19 @@ LOOKS: dict[str, tuple[list[Reply], bool, str, str]] = {
     ),
     "back": ([OWN, MISSING, OWN], True, "", ""),
     "a page of a web server": ([answer(200, b"<html>")], False, "can't be read", ""),
-    "a page that isn't there": ([answer(404)], False, "refuses", ""),
+    "a page that isn't there": ([answer(404)], False, "isn't a server of S3", ""),
     "nothing of the kind": ([answer(200, b'{"node": "node-1"}')], False, "can't be read", ""),
-    "wrong keys": ([answer(403, code="InvalidAccessKeyId")], False, "refuses", ""),
-    "wrong keys by now": ([OWN, answer(403, code="SignatureDoesNotMatch")], False, "refuses", ""),
+    "a wrong key": ([answer(403, code="InvalidAccessKeyId")], False, "the access key", ""),
+    "a wrong secret by now": (
+        [OWN, answer(403, code="SignatureDoesNotMatch")],
+        False,
+        "its secret key isn't",
+        "",
+    ),
+    "a wrong region": ([answer(400, code="AuthorizationHeaderMalformed")], False, "its region", ""),
+    "a wrong clock": ([OWN, answer(403, code="RequestTimeTooSkewed")], False, "its clock", ""),
+    "no right to read": ([answer(403, code="AccessDenied")], False, "no right to read", ""),
+    "another refusal": ([answer(405, code="MethodNotAllowed")], False, "refuses", ""),
     "starting": ([answer(503, code="XMinioServerNotInitialized")], False, "can't serve", ""),
     "a hiccup": ([OWN, answer(503), OWN], True, "", ""),
 }

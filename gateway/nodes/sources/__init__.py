@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from gateway.nodes.sources.docker import DockerReader
+from gateway.nodes.sources.events import Events
 from gateway.nodes.sources.listed import NodeList
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
@@ -14,6 +15,11 @@ class Source(Protocol):
     """What nodes are read from."""
 
     what: str  # in a sentence of the log
+    events: Events | None  # what tells of changes, where there is such a thing
+    events_suffice: bool  # they tell of all changes
+
+    def trouble(self, error: Exception) -> str:
+        """Why the nodes can't be read, and what to do about it; without anything secret."""
 
     def read(self) -> list[Endpoint]:
         """The nodes by name. Raises whatever says why they can't be read."""

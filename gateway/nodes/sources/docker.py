@@ -4,6 +4,10 @@ A node is a container whose name contains `node_name` and that shares a Docker n
 process. On the manager of a Swarm, tasks are nodes, too: `gateway.nodes.sources.swarm`. A reading
 takes one list call, and one inspect call for each container that is new.
 
+Docker is taken as it comes: Podman and others list containers without settings or networks. One
+that can't be understood, or can't be reached, is left out, and the log says so once, with the
+reason. The others are found nevertheless.
+
 Nothing here waits, retries or keeps more than the client and the keys that were read: when to read,
 and what to do where Docker fails, is the caller's business.
 """
@@ -20,16 +24,19 @@ from typing import Any
 import docker
 import docker.errors
 
-from gateway.nodes.sources.found import Found, Own
+from gateway.nodes.sources.events import Events
+from gateway.nodes.sources.found import Found, LeftOut, Own
 from gateway.nodes.sources.keys import (
     KEY_FILES,
-    REGION_VARIABLES,
     SECRETS,
     Config,
+    environment,
     keys_from_env,
+    region_from_env,
     with_key_files,
 )
 from gateway.nodes.sources.swarm import Swarm
+from gateway.nodes.sources.trouble import docker_host, trouble
 from gateway.s3.endpoint import Endpoint
 
 log = logging.getLogger("objgw")
@@ -41,6 +48,10 @@ RECREATING = re.compile(r"^[0-9a-f]{12}_")
 OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/\S+ /etc/(?:hostname|hosts|resolv\.conf) ")
 
 
+# What an engine says that is none: a field is missing, or isn't of its type.
+NOT_UNDERSTOOD = (AttributeError, KeyError, TypeError, ValueError, IndexError)
+
+
 def own_container_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
     """The id of the container whose network this process uses; None outside a container."""
     try:
@@ -48,6 +59,10 @@ def own_container_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | No
     except OSError:
         return None
     return found[1] if found else None
+
+
+class Unreadable(Exception):
+    """A secret with a node's keys can't be read; the text says why."""
 
 
 class DockerReader:
@@ -67,8 +82,15 @@ class DockerReader:
         self._client: docker.DockerClient | None = None
         # Access key, secret key and region, by the id of the container or task.
         self._known: dict[str, tuple[str, str, str]] = {}
-        self._keyless: set[str] = set()  # ids of those whose keys can't be read, which was logged
+        # What was logged of containers and tasks that can't be used: the reason by the id.
+        self._told: dict[str, str] = {}
+        self._unusable: dict[str, str] = {}  # the same of the reading that is under way
         self._swarm = Swarm(node_name)
+        self._followed = Events(node_name, timeout)
+        self.events: Events | None = self._followed
+        # Whether events tell all that can change: no event tells of another host's task, or that
+        # a secret can be read by now.
+        self.events_suffice = False
 
     def read(self) -> list[Endpoint]:
         """The nodes that this process can reach, by name.
@@ -91,9 +113,15 @@ class DockerReader:
             self._client.close()
             self._client = None
 
+    def trouble(self, error: Exception) -> str:
+        """What is wrong with Docker, and what to do about it."""
+        return trouble(error)
+
     def _read(self, client: docker.DockerClient) -> list[Endpoint]:
-        own = self._own(client)
+        own_id = own_container_id()
+        own = self._own(client, own_id)
         manager = self._swarm.is_manager(client)
+        self._unusable = {}
         best: dict[str, Found] = {}
         for found in [
             *self._containers(client, own, manager),
@@ -104,50 +132,63 @@ class DockerReader:
         endpoints = [each for name in sorted(best) if (each := self._endpoint(best[name]))]
         ids = {endpoint.container for endpoint in endpoints}
         self._known = {id: keys for id, keys in self._known.items() if id in ids}
-        self._keyless &= ids
+        self._told = self._unusable
+        self._followed.containers |= {own_id} if own_id else set()
+        self.events_suffice = not manager and not any(each.problem for each in endpoints)
         return endpoints
+
+    def _cannot_use(self, id: str, name: str, reason: str) -> None:
+        """Says once why a container or a task is no node, or one that can't be asked."""
+        self._unusable[id] = reason
+        if self._told.get(id) != reason:
+            log.warning("%s has a node's name and can't be used: %s", name, reason)
 
     def _endpoint(self, found: Found) -> Endpoint | None:
         """None where the container was removed since it was listed."""
-        keys = self._known.get(found.id)
-        if keys is None:
+        keys, problem = self._known.get(found.id), found.problem
+        if keys is None and not problem:
             try:
-                config = found.config()
-                env = with_key_files(
-                    dict(line.split("=", 1) for line in config.env if "=" in line), config.secrets
-                )
+                keys, problem = self._keys(found.config()), ""
             except docker.errors.NotFound:
                 return None
-            except (OSError, ValueError) as error:
-                # The error is about a file. Its text doesn't have the file's content.
-                if found.id not in self._keyless:
-                    problem = error.strerror if isinstance(error, OSError) else "it isn't text"
-                    log.error(
-                        "node %s can't be used, a secret with its keys can't be read: %s",
-                        found.name,
-                        problem,
-                    )
-                self._keyless.add(found.id)
-                return Endpoint(found.name, found.id)
-            region = next(filter(None, map(env.get, REGION_VARIABLES)), "us-east-1")
-            keys = self._known[found.id] = (*keys_from_env(env, config.image), region)
+            except docker.errors.APIError as error:
+                problem = f"Docker can't say what it was made from: {error}"
+            except Unreadable as error:
+                problem = str(error)
+            except NOT_UNDERSTOOD as error:
+                problem = f"what Docker says of it isn't understood: {error!r}"
+        if problem or keys is None:
+            self._cannot_use(found.id, found.name, problem)
+            return Endpoint(found.name, found.id, problem=problem)
+        self._known[found.id] = keys
         return Endpoint(found.name, found.id, found.host, self.node_port, *keys)
 
-    def _own(self, client: docker.DockerClient) -> Own:
-        id = own_container_id()
+    @staticmethod
+    def _keys(config: Config) -> tuple[str, str, str]:
+        """Access key, secret key and region. Raises Unreadable."""
+        try:
+            env = with_key_files(environment(config.env), config.secrets)
+        except (OSError, ValueError) as error:
+            # The error is about a file. Its text doesn't have the file's content.
+            why = error.strerror if isinstance(error, OSError) else "it isn't text"
+            raise Unreadable(f"a secret with its keys can't be read: {why}") from None
+        return (*keys_from_env(env, config.image), region_from_env(env))
+
+    def _own(self, client: docker.DockerClient, id: str | None) -> Own:
+        local = "127.0.0.1" if docker_host().startswith("unix:") else None
         if id is None:
-            return Own()
+            return Own(host=local)
         try:
             me = client.api.inspect_container(id)
         except docker.errors.NotFound:  # Docker is that of another machine
             return Own()
-        networks = {
-            name: network["NetworkID"]
-            for name, network in me["NetworkSettings"]["Networks"].items()
-        }
-        labels = me["Config"]["Labels"] or {}
+        attached = (me.get("NetworkSettings") or {}).get("Networks") or {}
+        networks = {name: network["NetworkID"] for name, network in attached.items()}
+        labels = me["Config"].get("Labels") or {}
         service, task = (labels.get(f"com.docker.swarm.{what}.id") for what in ("service", "task"))
-        return Own(me["Image"], service, task, None if "host" in networks else networks)
+        if "host" in networks:
+            return Own(me["Image"], service, task, host=local)
+        return Own(me["Image"], service, task, networks)
 
     # -- containers
 
@@ -156,49 +197,77 @@ class DockerReader:
 
         On a `manager` of a Swarm, those of tasks aren't among them: they are read as tasks.
         """
-        for container in client.api.containers(
-            all=True, filters={"name": re.escape(self.node_name)}
-        ):
-            name = self._node_name(container, manager)
-            # The latter is another gateway with a node's name.
-            if name is None or (own.image and container["ImageID"] == own.image):
-                continue
-            reachable, host = self._address(container, own)
-            if reachable:
-                yield Found(
-                    name,
-                    container["Id"],
-                    host,
-                    container["Created"],
-                    partial(self._inspect, client, container["Id"]),
-                )
+        listed = client.api.containers(all=True, filters={"name": re.escape(self.node_name)})
+        self._followed.containers = {each["Id"] for each in listed if each.get("Id")}
+        for container in listed:
+            name = ""
+            try:
+                name = self._node_name(container, manager) or ""
+                if name:
+                    yield self._found(client, name, container, own)
+            except LeftOut as reason:
+                self._cannot_use(container["Id"], name, str(reason))
+            except NOT_UNDERSTOOD as error:
+                name, id = name or str(container.get("Names")), str(container.get("Id"))
+                self._cannot_use(id, name, f"what Docker lists isn't understood: {error!r}")
+
+    def _found(
+        self, client: docker.DockerClient, name: str, container: dict[str, Any], own: Own
+    ) -> Found:
+        """What Docker lists of a container with a node's name. Raises LeftOut where it is none."""
+        labels = container.get("Labels") or {}
+        if labels.get("com.docker.compose.oneoff") == "True":
+            raise LeftOut("it is a one-off container of docker-compose run")
+        if own.image and container.get("ImageID") == own.image:
+            raise LeftOut("it is a gateway")
+        host, problem = self._address(container, own)
+        return Found(
+            name,
+            container["Id"],
+            host,
+            container.get("Created") or 0,
+            partial(self._inspect, client, container["Id"]),
+            problem,
+        )
 
     def _node_name(self, container: dict[str, Any], manager: bool) -> str | None:
+        """The name of the node that a container is, or None where it has no node's name.
+
+        None is also what is a task, where the manager's tasks are read.
+        """
         # A name with more than one slash is the alias of a link.
-        names = [name[1:] for name in container["Names"] or () if name.count("/") == 1]
-        labels = container["Labels"] or {}
-        task = labels.get("com.docker.swarm.task.id")
-        if not names or (task and manager) or labels.get("com.docker.compose.oneoff") == "True":
+        names = [name[1:] for name in container.get("Names") or () if name.count("/") == 1]
+        task = (container.get("Labels") or {}).get("com.docker.swarm.task.id")
+        if not names or (task and manager):
             return None
         name = RECREATING.sub("", names[0]).removesuffix(f".{task}")
         return name if self.node_name in name else None
 
-    def _address(self, container: dict[str, Any], own: Own) -> tuple[bool, str | None]:
-        """Whether the container has a network that we can reach, and its address there.
+    def _address(self, container: dict[str, Any], own: Own) -> tuple[str | None, str]:
+        """The container's address on a network that we can reach, and why there is none.
 
-        The address is None where the container doesn't run.
+        The address is None without a reason where the container doesn't run. Raises LeftOut where
+        it has no such network.
         """
-        networks = container["NetworkSettings"]["Networks"]
+        networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
         shared = sorted(name for name in networks if own.networks is None or name in own.networks)
+        if not shared:
+            raise LeftOut("it shares no network with the gateway")
         if container["State"] != "running":  # a paused one accepts connections and never answers
-            return bool(shared), None
-        hosts = [networks[name]["IPAddress"] for name in shared]
-        return bool(shared), next(filter(None, hosts), None)
+            return None, ""
+        attached = [networks[name] or {} for name in shared]
+        for field in ("IPAddress", "GlobalIPv6Address"):
+            if host := next(filter(None, (each.get(field) for each in attached)), None):
+                return host, ""
+        if "host" in shared and own.host:
+            return own.host, ""
+        return None, "it has no address on a network that the gateway reaches"
 
     @staticmethod
     def _inspect(client: docker.DockerClient, id: str) -> Config:
-        config = client.api.inspect_container(id)["Config"]
+        config = client.api.inspect_container(id).get("Config") or {}
         # What the image set can't be told from what was given: a secret of ours may have such a
         # name by chance.
         ours = {file.name for file in SECRETS.glob("*")} - {default for _, default, _ in KEY_FILES}
-        return Config(config["Env"] or [], config["Image"], {name: name for name in ours})
+        names = {name: name for name in ours}
+        return Config(config.get("Env") or [], config.get("Image") or "", names)

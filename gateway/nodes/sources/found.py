@@ -19,10 +19,15 @@ class Found(NamedTuple):
     host: str | None  # None where it doesn't run
     created: float  # seconds since the epoch
     config: Callable[[], Config]
+    problem: str = ""  # why it can't be reached although it runs
 
     @property
     def rank(self) -> tuple[bool, float]:
         return self.host is not None, self.created
+
+
+class LeftOut(Exception):
+    """A container with a node's name is none; the text says why, for an operator."""
 
 
 class Own(NamedTuple):
@@ -32,3 +37,5 @@ class Own(NamedTuple):
     service: str | None = None  # the id, as that of the task: none where it isn't one of a Swarm
     task: str | None = None
     networks: Mapping[str, str] | None = None  # their ids by their names
+    # The address of what runs in the network of the host; None where that isn't ours, too.
+    host: str | None = None

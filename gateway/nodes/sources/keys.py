@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +23,9 @@ KEY_FILES = (
     ("MINIO_ROOT_USER_FILE", "access_key", "MINIO_ROOT_USER"),
     ("MINIO_ROOT_PASSWORD_FILE", "secret_key", "MINIO_ROOT_PASSWORD"),
 )
-# https://min.io/docs/minio/linux/reference/minio-server/settings/core.html#region
-REGION_VARIABLES = ("MINIO_SITE_REGION", "MINIO_REGION", "MINIO_REGION_NAME")
+# The first one that is set wins, as in MinIO (LookupSite in its internal/config/config.go). The
+# last one is that of old releases; newer ones ignore it.
+REGION_VARIABLES = ("MINIO_REGION", "MINIO_SITE_REGION", "MINIO_REGION_NAME")
 
 
 class Config(NamedTuple):
@@ -33,6 +34,23 @@ class Config(NamedTuple):
     env: list[str]
     image: str
     secrets: Mapping[str, str]
+
+
+def environment(lines: Iterable[str]) -> dict[str, str]:
+    """A container's environment, from lines `NAME=value`, as MinIO reads it.
+
+    Blanks around a value don't count, so that a variable of blanks alone is empty.
+
+    >>> environment(["MINIO_ROOT_USER= ring ", "MINIO_REGION=  ", "a line without a value"])
+    {'MINIO_ROOT_USER': 'ring', 'MINIO_REGION': ''}
+    """
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    return {name: value.strip() for name, _, value in pairs}
+
+
+def region_from_env(env: Mapping[str, str]) -> str:
+    """The region for which a server with this environment wants requests to be signed."""
+    return next(filter(None, map(env.get, REGION_VARIABLES)), "us-east-1")
 
 
 def keys_from_env(env: Mapping[str, str], image: str = "") -> tuple[str, str]:
@@ -57,6 +75,6 @@ def with_key_files(env: Mapping[str, str], secrets: Mapping[str, str]) -> dict[s
     filled = dict(env)
     for variable, default, target in KEY_FILES:
         secret = secrets.get(env.get(variable, default).removeprefix(f"{SECRETS}/"))
-        if secret and (content := (SECRETS / secret).read_text().strip()):
+        if secret and (content := (SECRETS / secret).read_text("utf-8").strip()):
             filled[target] = content
     return filled

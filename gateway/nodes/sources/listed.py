@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from gateway.node_list import ListedNode, parse_nodes
+from gateway.nodes.sources.events import Events
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 
@@ -23,6 +24,8 @@ class NodeList:
     """Reads the nodes from the list."""
 
     what = "the list of nodes"
+    events: Events | None = None
+    events_suffice = False
 
     def __init__(self, settings: Settings) -> None:
         self._text, self._file = settings.nodes, settings.nodes_file
@@ -41,6 +44,10 @@ class NodeList:
         addresses = self._resolver.addresses({node.host for node in self._nodes})
         endpoints = [endpoint(node, addresses[node.host]) for node in self._nodes]
         return sorted(endpoints, key=lambda each: each.name)
+
+    def trouble(self, error: Exception) -> str:
+        """What is wrong with the list."""
+        return str(error)
 
 
 def endpoint(node: ListedNode, address: str | None) -> Endpoint:
