@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,11 +13,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import docker.errors
-import requests
-
 from tests.harness.engine import DockerRelay
-from tests.harness.gateway import Done, Gateway
+from tests.harness.gateway import Gateway
 from tests.harness.node import Node
 from tests.harness.stack import Stack
 
@@ -31,8 +29,11 @@ class Faults:
     There is one of a node, one of the gateway or of Docker, and one change of the layout at a time.
     """
 
-    def __init__(self, stack: Stack, gateway: Gateway, relay: DockerRelay, seed: int) -> None:
-        self.stack, self.gateway, self.relay = stack, gateway, relay
+    def __init__(
+        self, stack: Stack, gateway: Gateway, other: Gateway, relay: DockerRelay, seed: int
+    ) -> None:
+        """`gateway` and `relay` have the faults; in the `other` one objgwctl.py runs."""
+        self.stack, self.gateway, self.other, self.relay = stack, gateway, other, relay
         self.random = random.Random(seed)
         self.over = threading.Event()
         self.node_at_work = threading.Lock()  # held while a node has a fault
@@ -61,16 +62,16 @@ class Faults:
             kinds[kind]()
 
     def of_the_layout(self) -> None:
-        """Adds a node, moves objects to it, and takes it out again, all while the others fail."""
+        """Adds a node, moves objects to it, and takes it out again."""
         for number in itertools.count(4):
             if self.over.wait(2):
                 return
             with self.node_at_work:
                 node = self.stack.add_node(str(number))
-            if not (self.until(partial(self.has, node)) and self.until(self.rebalanced)):
+            if not (self.until(partial(self.has, node)) and self.carry_out("rebalance")):
                 return
             self.made["node added"] += 1
-            if self.over.wait(2) or not self.until(partial(self.succeeds, "remove", node.name)):
+            if self.over.wait(2) or not self.carry_out("remove", node.name):
                 return
             self.made["node removed"] += 1
             with self.node_at_work:
@@ -84,31 +85,35 @@ class Faults:
                 return False
         return True
 
-    def ctl(self, *arguments: str) -> Done:
-        """objgwctl.py in the gateway's container, which may not run, or end meanwhile."""
-        try:
-            return self.gateway.ctl(*arguments)
-        except (docker.errors.APIError, requests.RequestException) as error:
-            return Done(-1, "", str(error))
-
     def succeeds(self, *arguments: str) -> bool:
-        return self.ctl(*arguments).code == 0
+        """Whether objgwctl.py has done it; a node that isn't there may prevent it."""
+        done = self.other.ctl(*arguments)
+        if done.code:
+            print(f"objgwctl.py {' '.join(arguments)}: {done.errors[-300:]}", file=sys.stderr)
+        return done.code == 0
 
-    def rebalanced(self) -> bool:
-        return self.succeeds("rebalance")
+    def carry_out(self, *arguments: str) -> bool:
+        """Has objgwctl.py do it: once while nodes fail, and where they prevent it, while none does.
+
+        False where all is over before that.
+        """
+        if self.succeeds(*arguments):
+            return True
+        with self.node_at_work:
+            return self.until(partial(self.succeeds, *arguments))
 
     def has(self, node: Node) -> bool:
         """Whether the layout has a node."""
-        done = self.ctl("nodes", "--json")
+        done = self.other.ctl("nodes", "--json")
         return done.code == 0 and node.name in json.loads(done.output)["names"]
 
     def settled(self) -> dict[str, Any]:
         """Moves what is left to be moved; what `objgwctl.py check` says then."""
         for _ in range(CALM_ATTEMPTS):
-            if self.rebalanced():
+            if self.succeeds("rebalance"):
                 break
             time.sleep(RETRY_SECONDS)
-        return self.gateway.ask_ctl("check").report
+        return self.other.ask_ctl("check").report
 
     def rounds(self, kinds: list[str]) -> Iterator[str]:
         """One kind after the other, in an order that changes, with a pause after each."""

@@ -7,6 +7,7 @@ Strategy. The gateway is paused and goes on in turn, for some seconds each. CPU 
 containers' cgroups. A node that nobody asks uses CPU as well, so what the gateway makes the nodes
 use is the difference between the two: that of each turn, and then the median. The requests are
 counted by the nodes themselves (MinIO's metrics), and those to Docker by a relay before its socket.
+The image's health check is off: it starts a Python every ten seconds, whatever the gateway does.
 """
 
 from __future__ import annotations

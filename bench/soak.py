@@ -451,10 +451,11 @@ def soak(
     env = {"WEB_CONCURRENCY": "2", "OBJGW_NODE_TIMEOUT": "5", "OBJGW_DOCKER_TIMEOUT": "2"}
     gateway = stack.add_gateway(env, relay=relay, beside=host)
     gateway.wait_ready()
+    other = stack.add_gateway()  # which nobody stops, and nobody asks but for its objgwctl.py
     gateway.load(
         "soak.py", "--seconds", 3, "--clients", clients, "--seed", seed + 1
     )  # so that begin is like end
-    faults = Faults(stack, gateway, relay, seed)
+    faults = Faults(stack, gateway, other, relay, seed)
     clients_run = ["--seconds", seconds, "--clients", clients, "--seed", seed, "--history", history]
     clients_run += ["--writes", writes, "--pause", pause]
     begin = faults.sample()

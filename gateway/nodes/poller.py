@@ -91,7 +91,11 @@ class Poller:
 
     def start_looks(self) -> None:
         """Starts the looks that are due, each in a thread of its own."""
-        self._rest_or_wake()
+        try:
+            self._rest_or_wake()
+        except OSError:  # the folder is gone, or full
+            log.exception("the workers can't agree on which of them looks at the nodes")
+            self._resting = False
         for node in list(self.directory.by_name.values()):
             now = time.monotonic()
             if node.host and not node.being_looked_at and now >= self._due(node, now):

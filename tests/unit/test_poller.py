@@ -112,6 +112,15 @@ def test_a_worker_changes_nothing_before_it_has_looked_anew_after_a_rest(
     assert not worker.poller.informed
 
 
+def test_a_worker_looks_itself_where_the_folder_of_the_workers_is_gone(
+    worker: Worker, tmp_path: Path
+) -> None:
+    first = Worker(worker.node.endpoint.port, worker.all_looks, tmp_path / "gone")
+    assert first.looks(POLL_SECONDS)
+    assert first.looks(CALM_SECONDS)
+    first.node.close()
+
+
 def test_the_leader_looks_at_a_node_that_nobody_asks_every_other_second(
     worker: Worker, tmp_path: Path
 ) -> None:
