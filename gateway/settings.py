@@ -36,6 +36,7 @@ class Settings:
     """
 
     node_name: str = "amazin-object-storage-node"  # a container whose name contains it is a node
+    network: str = ""  # the Docker network that nodes are on; empty: all that the gateway is on
     node_port: int = 9000
     bucket: str = "objgw"  # made on each node where it isn't there
     discovery_seconds: float = 2.0  # between two looks at Docker

@@ -27,7 +27,9 @@ class Discovery:
         self.directory = directory
         self.settings = settings = directory.settings
         self.healthy = True  # the last reading came, and in time
-        self._source = DockerReader(settings.node_name, settings.node_port, settings.docker_timeout)
+        self._source = DockerReader(
+            settings.node_name, settings.node_port, settings.docker_timeout, settings.network
+        )
         self._reading = threading.Lock()  # held while the source is read
         self._wanted = threading.Event()  # a reading is wanted soon, and nobody waits for it
         # Monotonic times: the begin of the last reading, and the end of the last good one.
@@ -110,6 +112,7 @@ class Discovery:
             failure = error
         with self.directory.changed:
             if failure is None:
+                self.directory.separate = self._source.separate
                 self.directory.find(found)
                 self._read = time.monotonic()
             if failure and self.healthy:

@@ -66,8 +66,12 @@ class Upstream:
             self.discovery.refresh()
             view = self.directory.current_view()
         if not view.nodes:
-            conflict = "Nodes of two installations are in sight; the gateway's log says what to do."
-            raise unavailable(conflict if self.directory.conflict else "No node has answered yet.")
+            conflict = self.directory.conflict
+            raise unavailable(
+                f"{conflict.what}; the gateway's log says what to do."
+                if conflict
+                else "No node has answered yet."
+            )
         return view
 
     def running(self, node: Member) -> Member:

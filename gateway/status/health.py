@@ -88,8 +88,8 @@ class Watch:
         if not self._leads and not self._elected():
             return
         now, known = time.time(), self._known
-        nodes = self._directory.nodes
-        for node in nodes:
+        nodes, watched = self._directory.nodes, list(self._directory.by_name.values())
+        for node in watched:
             self._judge(node)
         if now - known["history"]["end"] >= SAMPLE_SECONDS:
             self._sample(now)
@@ -99,8 +99,8 @@ class Watch:
             )
             self._counting.start()
         known["at"] = now
-        if nodes:  # a leader that has just begun knows none yet
-            for name in known["nodes"].keys() - {node.name for node in nodes}:
+        if watched:  # a leader that has just begun knows none yet
+            for name in known["nodes"].keys() - {node.name for node in watched}:
                 del known["nodes"][name]
         if self._folder:
             new = self._folder / "watch.new"
@@ -135,6 +135,8 @@ class Watch:
         standing = node.standing
         if node.host is None:
             self._note(node, "stopped", "its container doesn't run")
+        elif standing.foreign or standing.unknown:
+            self._note(node, "foreign" if standing.foreign else "unknown", standing.trouble)
         elif standing.trouble:
             self._note(node, "wrong", standing.trouble)
         elif standing.error:
@@ -148,7 +150,7 @@ class Watch:
         The error stays also when it is over.
         """
         now = time.time()
-        before = self._known["nodes"].get(node.name, {"state": "unknown", "error": None})
+        before = self._known["nodes"].get(node.name, {"state": "pending", "error": None})
         if before["state"] != state:
             log.info("node %s is %s%s", node.name, state, f": {error}" if error else "")
             before = {**before, "state": state, "since": now}

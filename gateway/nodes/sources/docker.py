@@ -1,8 +1,9 @@
 """Docker as the source of nodes: which containers are nodes, at which address, with which keys.
 
 A node is a container whose name contains `node_name` and that shares a Docker network with this
-process. On the manager of a Swarm, tasks are nodes, too: `gateway.nodes.sources.swarm`. A reading
-takes one list call, and one inspect call for each container that is new.
+process, or is on the one `network` that was named. On the manager of a Swarm, tasks are nodes, too:
+`gateway.nodes.sources.swarm`. A reading takes one list call, and one inspect call for each
+container that is new.
 
 Nothing here waits, retries or keeps more than the client and the keys that were read: when to read,
 and what to do where Docker fails, is the caller's business.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,12 +57,17 @@ class DockerReader:
     They are containers of this host; on the manager of a Swarm, tasks of all its hosts, too.
     """
 
-    def __init__(self, node_name: str, node_port: int, timeout: int) -> None:
+    def __init__(self, node_name: str, node_port: int, timeout: int, network: str = "") -> None:
         """`node_name` is part of the name of each node.
 
-        `timeout` is the seconds that Docker may take for an answer.
+        `timeout` is the seconds that Docker may take for an answer. `network` is the name of the
+        only Docker network that counts; empty: all do that this process is on.
         """
         self.node_name, self.node_port, self.timeout = node_name, node_port, timeout
+        self.network = network
+        # How the nodes are on different networks, where that is no matter of being reached.
+        self.separate = ""
+        self._told_nothing = False  # that no node is on the network was logged
         self._client: docker.DockerClient | None = None
         # Access key, secret key and region, by the id of the container or task.
         self._known: dict[str, tuple[str, str, str]] = {}
@@ -99,6 +105,15 @@ class DockerReader:
         ]:
             if found.name not in best or found.rank > best[found.name].rank:
                 best[found.name] = found
+        self.separate = separate_networks(best.values()) if own.networks is None else ""
+        if self.network and not best and not self._told_nothing:
+            log.warning(
+                "no node is found: no container with %r in its name is on the Docker network %s, "
+                "which OBJGW_NETWORK names, or the gateway's own container isn't on it",
+                self.node_name,
+                self.network,
+            )
+        self._told_nothing = bool(self.network and not best)
         endpoints = [each for name in sorted(best) if (each := self._endpoint(best[name]))]
         ids = {endpoint.container for endpoint in endpoints}
         self._known = {id: keys for id, keys in self._known.items() if id in ids}
@@ -132,6 +147,13 @@ class DockerReader:
         return Endpoint(found.name, found.id, found.host, self.node_port, *keys)
 
     def _own(self, client: docker.DockerClient) -> Own:
+        own = self._own_container(client)
+        if not self.network:
+            return own
+        ids = {self.network: ""} if own.networks is None else own.networks
+        return own._replace(networks={name: ids[name] for name in ids if name == self.network})
+
+    def _own_container(self, client: docker.DockerClient) -> Own:
         id = own_container_id()
         if id is None:
             return Own()
@@ -161,14 +183,15 @@ class DockerReader:
             # The latter is another gateway with a node's name.
             if name is None or (own.image and container["ImageID"] == own.image):
                 continue
-            reachable, host = self._address(container, own)
-            if reachable:
+            shared, host = self._address(container, own)
+            if shared:
                 yield Found(
                     name,
                     container["Id"],
                     host,
                     container["Created"],
                     partial(self._inspect, client, container["Id"]),
+                    shared,
                 )
 
     def _node_name(self, container: dict[str, Any], manager: bool) -> str | None:
@@ -181,17 +204,17 @@ class DockerReader:
         name = RECREATING.sub("", names[0]).removesuffix(f".{task}")
         return name if self.node_name in name else None
 
-    def _address(self, container: dict[str, Any], own: Own) -> tuple[bool, str | None]:
-        """Whether the container has a network that we can reach, and its address there.
+    def _address(self, container: dict[str, Any], own: Own) -> tuple[list[str], str | None]:
+        """The container's networks that we can reach, and its address there.
 
         The address is None where the container doesn't run.
         """
         networks = container["NetworkSettings"]["Networks"]
         shared = sorted(name for name in networks if own.networks is None or name in own.networks)
         if container["State"] != "running":  # a paused one accepts connections and never answers
-            return bool(shared), None
+            return shared, None
         hosts = [networks[name]["IPAddress"] for name in shared]
-        return bool(shared), next(filter(None, hosts), None)
+        return shared, next(filter(None, hosts), None)
 
     @staticmethod
     def _inspect(client: docker.DockerClient, id: str) -> Config:
@@ -200,3 +223,14 @@ class DockerReader:
         # name by chance.
         ours = {file.name for file in SECRETS.glob("*")} - {default for _, default, _ in KEY_FILES}
         return Config(config["Env"] or [], config["Image"], {name: name for name in ours})
+
+
+def separate_networks(found: Iterable[Found]) -> str:
+    """The nodes by network where there is none that all are on; else nothing."""
+    found = sorted(found, key=lambda each: each.name)
+    if not found or set.intersection(*(set(each.networks) for each in found)):
+        return ""
+    by_network: dict[str, list[str]] = {}
+    for each in found:
+        by_network.setdefault(min(each.networks), []).append(each.name)
+    return "; ".join(f"{', '.join(names)} on {name}" for name, names in sorted(by_network.items()))

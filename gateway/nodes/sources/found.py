@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from gateway.nodes.sources.keys import Config
@@ -19,6 +19,7 @@ class Found(NamedTuple):
     host: str | None  # None where it doesn't run
     created: float  # seconds since the epoch
     config: Callable[[], Config]
+    networks: Collection[str] = ()  # that it shares with this process
 
     @property
     def rank(self) -> tuple[bool, float]:
