@@ -38,16 +38,23 @@ class Conflict(NamedTuple):
 def one_installation(one: Layout, other: Layout) -> bool:
     """Whether two layouts are of one installation.
 
-    They have one origin; or they were begun at the same time, and have a name in common.
+    They have one origin; or they were begun at the same time, with a name in common. A name that
+    came later says nothing: it may have been taken over from the other one.
     """
     if one.origin == other.origin:
         return True
     if one.split_from or other.split_from:
         return False
     origins = ORIGIN.fullmatch(one.origin), ORIGIN.fullmatch(other.origin)
-    if not (origins[0] and origins[1]) or one.mentioned.isdisjoint(other.mentioned):
+    if not (origins[0] and origins[1]) or first_names(one).isdisjoint(first_names(other)):
         return False
     return abs(int(origins[0][1], 16) - int(origins[1][1], 16)) <= BEGINNING_SECONDS
+
+
+def first_names(layout: Layout) -> frozenset[str]:
+    """The names that a layout began with, as long as its record tells."""
+    firsts = (each.names for each in layout.memberships if each.epoch == 1)
+    return frozenset(name for names in firsts for name in names)
 
 
 def precedes(record: Layout, name: str, layout: Layout) -> bool:

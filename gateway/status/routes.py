@@ -149,8 +149,8 @@ class Status:
             "layout": {
                 "names": [node.name for node in self._directory.nodes],
                 "settled": self._directory.settled,
-                "conflict": conflict.text if conflict else None,
             },
+            "conflict": conflict.text if conflict else None,
             "nodes": nodes,
         }
 

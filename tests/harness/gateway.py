@@ -165,6 +165,8 @@ class Gateway:
     address: str = ""
     host: Container | None = None  # that has its network
     concurrency: int = 1  # workers that it's told to have
+    port: int = 3000
+    at: str = ""  # its address, where it has the host's network
 
     def start(self) -> None:
         self.container.start()
@@ -176,6 +178,9 @@ class Gateway:
         self.wait_up()
 
     def _find(self) -> None:
+        if self.at:
+            self.address = self.at
+            return
         container = self.host or self.container
         container.reload()
         self.address = container.attrs["NetworkSettings"]["Networks"][self.network.name][
@@ -212,7 +217,10 @@ class Gateway:
 
     def refuses(self) -> bool:
         """Whether it takes no more connections."""
-        with suppress(ConnectionRefusedError), socket.create_connection((self.address, 3000), 1):
+        with (
+            suppress(ConnectionRefusedError),
+            socket.create_connection((self.address, self.port), 1),
+        ):
             return False
         return True
 
@@ -233,7 +241,7 @@ class Gateway:
     @contextmanager
     def session(self, timeout: float = 40) -> Iterator[Session]:
         """A connection that is kept from request to request."""
-        connection = RawConnection(self.address, 3000, timeout=timeout)
+        connection = RawConnection(self.address, self.port, timeout=timeout)
         try:
             yield Session(self, connection)
         finally:
