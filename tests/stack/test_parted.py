@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_two_installations_that_were_made_one_are_parted_again_and_every_object_
     stack: Stack, other: Stack
 ) -> None:
     sides = [stack, other]
-    together([lambda side=side: side.add_nodes("12") for side in sides])
+    together(partial(side.add_nodes, "12") for side in sides)
     held = {side: filled(side, 20) for side in sides}
     for side in sides:
         eventually(lambda side=side: all(not record_of(node).unrecorded for node in side.nodes))

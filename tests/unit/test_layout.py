@@ -297,7 +297,7 @@ NAMES = some.lists(some.sampled_from("abcdef"), min_size=1, unique=True).map(sor
 def layouts(draw: Any) -> Layout:
     """Any layout that a few changes can make."""
     layout = replace(
-        draw(NAMES.map(Layout.first)),
+        Layout.first(draw(NAMES)),
         origin=draw(some.sampled_from("xy")),
     )
     now = 0.0
