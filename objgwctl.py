@@ -20,18 +20,19 @@ from types import FrameType
 from typing import Any, NoReturn, cast
 
 from gateway.ctl.cluster import Cluster
-from gateway.ctl.commands import add, rebalance, remove
+from gateway.ctl.commands import rebalance
 from gateway.ctl.console import say
 from gateway.ctl.demo import demo
 from gateway.ctl.errors import CANNOT, FINE, INTERRUPTED, CommandError
+from gateway.ctl.members import add, remove
 from gateway.ctl.pace import MOST
 from gateway.ctl.reports import check, locate, nodes
 from gateway.settings import Settings, SettingsError
 
 EXIT_CODES = """exit codes:
   0    fine
-  1    check found something; rebalance couldn't move everything
-  2    it can't be done: wrong usage, or Docker or a node can't be reached; nothing was half-done
+  1    check found something; rebalance, remove or add did a part of it: start it again
+  2    it can't be done: wrong usage, or Docker or a node can't be reached; nothing was changed
   3    another rebalance or remove is at work
   130  interrupted; start it again, it goes on from there
 """
@@ -75,17 +76,28 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     locating.add_argument("id", metavar="ID")
     command("check", check, "look for misplaced objects, stray copies and leftovers")
     moving = command("rebalance", rebalance, "move every object to its owner while clients go on")
-    taking = command("remove", remove, "take a node out: move what it holds to the others")
-    taking.add_argument("name", metavar="NAME")
-    adding = command("add", add, "let a node join again that was taken out")
-    adding.add_argument("name", metavar="NAME")
+    taking = command("remove", remove, "take nodes out: move what they hold to the others")
+    taking.add_argument("names", metavar="NAME", nargs="+")
+    adding = command(
+        "add", add, "take in nodes that don't join by themselves: foreign, unknown, or taken out"
+    )
+    adding.add_argument("names", metavar="NAME", nargs="+")
 
     def flag(of: argparse.ArgumentParser, name: str, text: str) -> None:
         of.add_argument(name, action="store_true", help=text)
 
     flag(moving, "--dry-run", "only say what would be moved")
-    flag(taking, "--lost", "the node is gone: give up what it held")
-    flag(taking, "--yes", "with --lost: don't ask")
+    why = taking.add_mutually_exclusive_group()
+    why.add_argument(
+        "--lost", action="store_true", help="the nodes are gone: give up what they held"
+    )
+    why.add_argument(
+        "--foreign",
+        action="store_true",
+        help="the nodes belong to another installation: go on without them, and leave them alone",
+    )
+    flag(taking, "--yes", "with --lost or --foreign: don't ask")
+    flag(adding, "--yes", "don't ask where a node belongs to another installation")
     flag(taking, "--force", "with --lost: also where the node is there")
     flag(taking, "--no-rebalance", "only record it")
     for each in (moving, taking):

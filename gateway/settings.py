@@ -44,6 +44,7 @@ class Settings:
     nodes_file: str = field(default="", repr=False, metadata={"derived": True})
     nodes_ca: str = ""  # certificates (PEM) that TLS to listed nodes trusts; empty: the system's
     node_name: str = "amazin-object-storage-node"  # a container whose name contains it is a node
+    network: str = ""  # the Docker network that nodes are on; empty: all that the gateway is on
     node_port: int = 9000
     bucket: str = "objgw"  # made on each node where it isn't there
     discovery_seconds: float = 2.0  # between two looks at Docker

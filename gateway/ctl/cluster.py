@@ -59,6 +59,11 @@ class Cluster:
         self._outdated = False  # a node wasn't where Docker had said
         self._clients = threading.local()
 
+    @property
+    def separate(self) -> str:
+        """How the nodes are on different networks, where they needn't belong together therefore."""
+        return self._source.separate
+
     def refresh(self) -> None:
         """Reads the nodes from Docker. Raises NodeError; the last list stays then."""
         self._outdated = False
@@ -99,9 +104,13 @@ class Cluster:
         """The path of an object."""
         return f"/{self.bucket}/{key}"
 
-    def head(self, name: str, key: str) -> StoredCopy | None:
-        """A copy with its epoch, or None where the node has none. Raises NodeError."""
-        reply = self.client(name).ask(Request("HEAD", self.path(key)))
+    def head(self, name: str, key: str, *, anyone: bool = False) -> StoredCopy | None:
+        """A copy with its epoch, or None where the node has none.
+
+        `anyone` says that the node needn't be of the layout. Raises NodeError.
+        """
+        client = self.client(name)
+        reply = (client.ask_anyone if anyone else client.ask)(Request("HEAD", self.path(key)))
         if reply.status == 404:
             return None
         if reply.status != 200:
@@ -121,15 +130,22 @@ class Cluster:
         """Whether a node decides a PUT's conditions, if that is known. Raises NodeError."""
         return keeps_conditions(self.client(name).ask, self.records_bucket)
 
-    def listing(self, name: str) -> Iterator[StoredCopy]:
+    def anyone_keeps_conditions(self, name: str) -> bool | None:
+        """The same of a node that isn't in the layout yet. Raises NodeError."""
+        ask = self.client(name).ask_anyone
+        ask(Request("PUT", f"/{self.records_bucket}", upload=upload_of(b"")))
+        return keeps_conditions(ask, self.records_bucket)
+
+    def listing(self, name: str, *, anyone: bool = False) -> Iterator[StoredCopy]:
         """All objects of a node, sorted by the bytes of their keys.
 
-        Goes on where a node breaks off for some seconds. Raises NodeError.
+        `anyone` says that the node needn't be of the layout. Goes on where a node breaks off for
+        some seconds. Raises NodeError.
         """
         last, failures = "", 0
         while True:
             try:
-                for page in self._pages(name, last):
+                for page in self._pages(name, last, anyone=anyone):
                     yield from page
                     last, failures = page[-1].key, 0
                 return
@@ -139,21 +155,29 @@ class Cluster:
                     raise
                 time.sleep(2.0 ** (failures - 2))
 
-    def _pages(self, name: str, start_after: str) -> Iterator[list[StoredCopy]]:
+    def _pages(
+        self, name: str, start_after: str, *, anyone: bool = False
+    ) -> Iterator[list[StoredCopy]]:
         """The pages of a listing that have objects."""
         token = ""
         while True:
             asked = objects_query(start_after, token)
-            page = self._list(name, asked, lambda document: parse_objects(name, document))
+            page = self._list(
+                name, asked, lambda document: parse_objects(name, document), anyone=anyone
+            )
             if page and page.copies:
                 yield page.copies
             if not (page and page.next):
                 return
             token = page.next
 
-    def _list[T](self, name: str, asked: str, parse: Callable[[bytes], T]) -> T | None:
+    def _list[T](
+        self, name: str, asked: str, parse: Callable[[bytes], T], *, anyone: bool = False
+    ) -> T | None:
         """A listing of the bucket; None where there is no bucket. Raises NodeError."""
-        reply = self.client(name).ask(Request("GET", f"/{self.bucket}{asked}"))
+        client = self.client(name)
+        ask = client.ask_anyone if anyone else client.ask
+        reply = ask(Request("GET", f"/{self.bucket}{asked}"))
         if reply.code == "NoSuchBucket":
             return None
         if reply.status != 200:

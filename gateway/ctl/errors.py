@@ -13,6 +13,12 @@ class CommandError(Exception):
     code = CANNOT
 
 
+class Unfinished(CommandError):
+    """A part of it is done, and it can be started again."""
+
+    code = FOUND
+
+
 class Busy(CommandError):
     """Another rebalance is at work."""
 

@@ -9,13 +9,21 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import partial, reduce
 from typing import NamedTuple
 
 from gateway.ctl.client import expecting
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.errors import CommandError, NodeError
+from gateway.nodes.holdings import (
+    Holdings,
+    first_conflict,
+    holdings_of,
+    holdings_request,
+    is_unknown,
+    may_be_given,
+)
 from gateway.nodes.layout import Layout
 from gateway.nodes.merging import conflict_of, installations, merge, own_installation
 from gateway.nodes.store import (
@@ -34,10 +42,20 @@ class Survey(NamedTuple):
     layout: Layout
     records: dict[str, Record]  # of the nodes that answer
     unreachable: dict[str, str]  # why the others don't
+    holdings: dict[str, Holdings]  # what those of them hold that have no record
 
     def foreign(self, name: str) -> bool:
         """Whether the node's record is of another installation."""
         return self.records.get(name, NO_RECORD).foreign_to(self.layout)
+
+    def unknown(self, name: str) -> bool:
+        """Whether the node holds objects of which no record says whose they are."""
+        held = self.holdings.get(name)
+        return name in self.records and is_unknown(name, self.records[name], held, self.layout)
+
+    def may_be_given(self, name: str, layout: Layout) -> bool:
+        """Whether the node may be given this layout as its record."""
+        return may_be_given(name, self.records[name], self.holdings.get(name), layout)
 
     def problem(self, name: str) -> str:
         """Why it can't be relied upon that the node of this name has what it should; or nothing."""
@@ -46,10 +64,12 @@ class Survey(NamedTuple):
         if name not in self.records:
             return f"{name} isn't there"
         record = self.records[name]
+        if self.foreign(name):
+            return f"{name} belongs to another installation (objgwctl.py add {name} takes it in)"
         if trouble := record.trouble(name):
             return f"{name}: {trouble}"
-        if self.foreign(name):
-            return f"{name} belongs to another installation"
+        if self.unknown(name):
+            return f"{name} holds objects without a record (objgwctl.py add {name} takes it in)"
         if not record.layout and name not in self.layout.unrecorded:
             remedy = f"objgwctl.py remove --lost {name}"
             return f"{name} has lost its record, so it is empty (then: {remedy})"
@@ -71,43 +91,59 @@ class LayoutStore:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
-    def survey(self) -> Survey:
+    def survey(self, wanted: Collection[str] = ()) -> Survey:
         """The layout by the records of all nodes that answer. Writes nothing.
 
-        Raises CommandError where there are no nodes, or none has a record and not all can be asked.
+        `wanted` are names that an operator says belong to it, also where there is no record.
+
+        Raises CommandError where there are no nodes, or none has a record and not all can be asked,
+        or where it isn't clear which nodes belong together.
         """
         records: dict[str, Record] = {}
         unreachable: dict[str, str] = {}
+        holdings: dict[str, Holdings] = {}
         self.cluster.refresh()
         for name in self.cluster.endpoints:
             try:
-                records[name] = self.cluster.client(name).read_record()
+                client = self.cluster.client(name)
+                records[name] = client.read_record()
+                if not records[name].etag:
+                    asked = holdings_request(self.cluster.bucket)
+                    holdings[name] = holdings_of(client.ask_anyone(asked))
             except NodeError as error:
                 unreachable[name] = str(error)
+                records.pop(name, None)
         found = installations(
             (name, layout) for name, record in records.items() if (layout := record.own(name))
         )
         if found:
             layouts = own_installation(found).values()
             if not layouts:
-                remedy = "OBJGW_NODE_NAME decides which are meant"
-                raise CommandError(f"{conflict_of(found)}; {remedy}")
+                raise CommandError(conflict_of(found).text)
             layout = reduce(partial(merge, now=time.time()), layouts)
         else:
-            layout = self._first(records, unreachable.values())
-        return Survey(layout, records, unreachable)
+            layout = self._first(records, unreachable, holdings, wanted)
+        return Survey(layout, records, unreachable, holdings)
 
-    def change(self, step: Callable[[Layout], Layout]) -> Layout:
+    def change(self, step: Callable[[Layout], Layout], wanted: Collection[str] = ()) -> Layout:
         """Records what `step` makes of the layout, and gives it. What `step` raises goes through.
 
-        Also writes where a node has an older record, or none because it is unrecorded. Raises
-        CommandError.
+        Also writes where a node has an older record, or none because it is unrecorded. `wanted` are
+        the names that are taken in by that. Raises CommandError.
         """
         for attempt in range(CHANGES):
-            survey = self.survey()
-            records = survey.records
-            before = survey.layout.known(name for name in records if records[name].own(name))
+            survey = self.survey(wanted)
+            before = survey.layout.known(
+                name
+                for name, record in survey.records.items()
+                if record.own(name) and not survey.foreign(name)
+            )
             after = step(before)
+            records = {
+                name: record
+                for name, record in survey.records.items()
+                if survey.may_be_given(name, after)
+            }
             first, *others = writing_order(records, before, after) or [""]
             if not first:
                 raise CommandError(f"no node of the layout answers ({', '.join(before.names)})")
@@ -127,9 +163,29 @@ class LayoutStore:
         with expecting(name):
             return write_record(ask, bucket, name, layout, record.etag) is not None
 
-    def _first(self, records: dict[str, Record], unreachable: Iterable[str]) -> Layout:
-        """The layout where no node has a record: Docker's names. Raises CommandError."""
-        if silent := "; ".join(unreachable):
+    def take(self, name: str, layout: Layout) -> bool:
+        """Replaces a foreign node's record by this layout; whether it has it now.
+
+        Raises CommandError.
+        """
+        for _ in range(CHANGES):
+            if self._write(name, self.cluster.client(name).read_record(), layout):
+                return True
+        return False
+
+    def _first(
+        self,
+        records: dict[str, Record],
+        unreachable: dict[str, str],
+        holdings: dict[str, Holdings],
+        wanted: Collection[str],
+    ) -> Layout:
+        """The layout where no node has a record: Docker's names.
+
+        Where nodes hold what isn't in place, an operator has to want all of those. Raises
+        CommandError.
+        """
+        if silent := "; ".join(unreachable.values()):
             raise CommandError(
                 f"no node has a record of the layout, and not all can be asked: {silent}"
             )
@@ -139,4 +195,9 @@ class LayoutStore:
         troubles = [(name, record.trouble(name)) for name, record in records.items()]
         if wrong := [f"{name}: {trouble}" for name, trouble in troubles if trouble]:
             raise CommandError("; ".join(wrong))
+        separate = self.cluster.separate
+        conflict = first_conflict(records, holdings, separate)
+        needed = {name for name in records if separate or not holdings[name].empty}
+        if conflict and not needed <= set(wanted):
+            raise CommandError(conflict.text)
         return Layout.first(records, unrecorded=records)

@@ -68,9 +68,12 @@ def count_objects(cluster: Cluster, layout: Layout) -> Counts:
     return counts
 
 
-def is_tombstone(cluster: Cluster, copy: StoredCopy) -> bool:
-    """Whether what looks like a tombstone in a listing is one."""
-    head = cluster.head(copy.node, copy.key)
+def is_tombstone(cluster: Cluster, copy: StoredCopy, *, anyone: bool = False) -> bool:
+    """Whether what looks like a tombstone in a listing is one.
+
+    `anyone` says that the node needn't be of the layout.
+    """
+    head = cluster.head(copy.node, copy.key, anyone=anyone)
     return head is not None and head.deleted
 
 

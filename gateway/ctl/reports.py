@@ -31,6 +31,7 @@ def nodes(cluster: Cluster, args: argparse.Namespace) -> int:
         rows = list(pool.map(partial(node_row, cluster, survey, Listed()), names))
     if args.json:
         document = {"settled": layout.settled, "names": layout.names, "nodes": rows}
+        document["problems"] = problems_of(rows)
         print(json.dumps(document | layout.document(), indent=1))
     else:
         table([TITLES, *map(cells, rows)])
@@ -58,8 +59,11 @@ def cells(row: Row) -> list[str]:
 
 def print_layout(layout: Layout, rows: list[Row]) -> None:
     """What there is to say beside the table."""
-    if layout.settled:
+    problems = problems_of(rows)
+    if layout.settled and not problems:
         print("The layout is settled: every object is with its owner.")
+    elif layout.settled:
+        print("The layout is settled, but:")
     else:
         print("The layout isn't settled; objgwctl.py rebalance does it.")
         print("Objects are spread over, newest first:")
@@ -68,6 +72,8 @@ def print_layout(layout: Layout, rows: list[Row]) -> None:
             if membership.since:
                 since = f"since {datetime.fromtimestamp(membership.since).astimezone():%F %T}"
             print(f"  era {membership.epoch}, {since}: {', '.join(membership.names) or 'anywhere'}")
+    for problem in problems:
+        print(problem)
     for row in rows:
         if row["keeps_conditions"] is False:
             cost = "uploads with one are 501, and no node can join or leave"
@@ -75,6 +81,33 @@ def print_layout(layout: Layout, rows: list[Row]) -> None:
     for what, which in (("Taken out", layout.removed), ("Given up", layout.lost)):
         if which:
             print(f"{what}: {', '.join(which)}")
+
+
+# What a node's state means, and what to do; states that mean nothing special aren't here.
+PROBLEMS = {
+    "missing": "is in the layout, and Docker doesn't list it: its ids are 503{lost}",
+    "not running": "doesn't run: its ids are 503{lost}",
+    "no answer": "doesn't answer: its ids are 503",
+    "wrong record": "holds what belongs to another node, or a record that can't be read",
+    "foreign": "belongs to another installation, and is left alone{add}",
+    "unknown": "holds objects without a record, and is left alone{add}",
+    "empty": "lost what it held: its ids are 503{lost}",
+    "joining": "is about to join",
+}
+REMEDIES = {
+    "lost": " (to give up what it held: objgwctl.py remove --lost {name})",
+    "add": " (objgwctl.py add {name} takes it in)",
+}
+
+
+def problems_of(rows: list[Row]) -> list[str]:
+    """What there is to say of nodes because of which an object may not be where it belongs."""
+    problems = []
+    for row in rows:
+        if row["state"] in PROBLEMS:
+            remedies = {what: text.format(**row) for what, text in REMEDIES.items()}
+            problems.append(f"{row['name']} {PROBLEMS[row['state']].format(**remedies)}.")
+    return problems
 
 
 def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row:
@@ -122,10 +155,12 @@ def node_state(cluster: Cluster, survey: Survey, name: str) -> str:
         return "not running"
     if record is None:
         return "no answer"
-    if record.trouble(name):
-        return "wrong record"
     if survey.foreign(name):
         return "foreign"
+    if record.trouble(name):
+        return "wrong record"
+    if survey.unknown(name):
+        return "unknown"
     if name not in layout.all_names:
         return "removed" if name in layout.removed else "joining"
     if not record.layout and name not in layout.unrecorded:

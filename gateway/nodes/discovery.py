@@ -171,6 +171,7 @@ class Discovery:
             failure = error
         with self.directory.changed:
             if failure is None:
+                self.directory.separate = self._source.separate
                 self.directory.find(found)
                 self._read = time.monotonic()
             if failure and self.healthy:

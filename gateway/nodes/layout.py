@@ -50,10 +50,8 @@ Why nothing is lost or brought back meanwhile:
   then the owner once more, in case the object was moved in between.
 
 The record is an object in a bucket of its own. It is changed by compare-and-swap on one node first,
-then on the others; whoever finds a node with an older record writes the newer one there. Two
-records may come from different installations of the layout: two gateways that began at once, or
-nodes that were brought together. Then they are merged. Where their memberships differ, the merged
-layout has all names, and objects may be anywhere.
+then on the others; whoever finds a node with an older record writes the newer one there. Which
+records are of one installation, and what two of them say together, is in `gateway.nodes.merging`.
 
 The record's JSON has older words for some things: `spreads` are the memberships, `era` is the
 epoch, and `fresh` are the unrecorded names. Existing installations have such records, and scripts
@@ -104,6 +102,11 @@ def is_expiring(headers: Mapping[str, str]) -> bool:
     return DELETED in headers and headers.get("content-length") == str(len(EXPIRING_TOMBSTONE))
 
 
+def new_origin() -> str:
+    """What a new installation is told by (`Layout.origin`)."""
+    return f"{int(time.time()):08x}-{secrets.token_hex(8)}"
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """What the nodes' records say. It is replaced, never changed.
@@ -125,6 +128,9 @@ class Layout:
     unrecorded: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()  # names that were taken out, and don't join by themselves
     lost: tuple[str, ...] = ()  # names that were given up with what they held; nobody asks for it
+    # The origin of the installation that this one was a part of; empty where it was of none. Its
+    # records on this installation's nodes are older ones of this installation (`split`).
+    split_from: str = ""
 
     # -- what it says
 
@@ -167,24 +173,19 @@ class Layout:
     # -- what can become of it
 
     @classmethod
-    def first(
-        cls, names: Iterable[str], unrecorded: Iterable[str] = (), anywhere: bool = False
-    ) -> Layout:
-        """The layout where no node has a record.
+    def first(cls, names: Iterable[str], unrecorded: Iterable[str] = ()) -> Layout:
+        """The layout where no node has a record."""
+        memberships = (Membership(1, 0.0, tuple(sorted(names))),)
+        return cls(new_origin(), 1, memberships, unrecorded=tuple(sorted(unrecorded)))
 
-        `anywhere` says that objects were found where these names don't put them.
+    def joined(self, names: Iterable[str], now: float, above: int = 0) -> Layout:
+        """With more names, from `SWITCH_SECONDS` after `now` (Unix time) on.
+
+        `above` is the highest epoch that objects of these names' nodes may have: what is written
+        from then on is newer. A name that is in the layout already is to get a record once more.
         """
-        memberships = [Membership(1, 0.0, tuple(sorted(names)))]
-        if anywhere:
-            memberships.append(ANYWHERE)
-        unrecorded = tuple(sorted(unrecorded))
-        origin = f"{int(time.time()):08x}-{secrets.token_hex(8)}"
-        return cls(origin, 1, tuple(memberships), unrecorded=unrecorded)
-
-    def joined(self, names: Iterable[str], now: float) -> Layout:
-        """With more names, from `SWITCH_SECONDS` after `now` (Unix time) on."""
-        new = set(names) - set(self.names)
-        layout = self._with_names(set(self.names) | new, now)
+        new = set(names)
+        layout = self._with_names(set(self.names) | new, now, above)
         return replace(
             layout,
             unrecorded=tuple(sorted(set(self.unrecorded) | new)),
@@ -192,42 +193,50 @@ class Layout:
             lost=tuple(name for name in self.lost if name not in new),
         )
 
-    def without(self, name: str, now: float, *, lost: bool = False) -> Layout:
-        """Without a name. What its node holds is still looked for, unless it is `lost`.
+    def without(self, names: Iterable[str], now: float, *, lost: bool = False) -> Layout:
+        """Without some names. What their nodes hold is still looked for, unless it is `lost`.
 
-        Raises ValueError where there is no such name, or no other.
+        Raises ValueError where one isn't in the layout, or no other would be left.
         """
-        if name not in self.names:
+        leaving = set(names)
+        for name in sorted(leaving - set(self.names)):
             raise ValueError(f"{name} isn't in the layout")
-        if len(self.names) == 1:
-            raise ValueError(f"{name} is the only node")
-        layout = self._with_names(set(self.names) - {name}, now)
-        unrecorded = tuple(each for each in self.unrecorded if each != name)
+        if leaving == set(self.names):
+            raise ValueError(f"no node would be left without {', '.join(sorted(leaving))}")
+        layout = self._with_names(set(self.names) - leaving, now)
+        unrecorded = tuple(each for each in self.unrecorded if each not in leaving)
         if lost:  # a new node of that name may join by itself
-            gone = tuple(sorted({*self.lost, name}))
+            gone = tuple(sorted({*self.lost, *leaving}))
             return replace(layout, unrecorded=unrecorded, lost=gone)
-        removed = tuple(sorted({*self.removed, name}))
+        removed = tuple(sorted({*self.removed, *leaving}))
         return replace(layout, unrecorded=unrecorded, removed=removed)
 
-    def readmitted(self, name: str) -> Layout:
-        """A name that was taken out, or given up, may join again, whatever its node holds."""
+    def split(self, foreign: Iterable[str], now: float) -> Layout:
+        """Another installation, of the other names: these names' nodes belong to another one.
+
+        That is how two are parted that were made one by mistake. Nobody knows over which names
+        the objects were spread, so that they may be anywhere on the nodes that are left.
+
+        Raises ValueError as `without` does.
+        """
+        layout = self.without(foreign, now, lost=True).anywhere()
+        names = set(layout.names)
+        removed = tuple(name for name in layout.removed if name in names)
         return replace(
-            self,
+            layout,
+            origin=new_origin(),
             version=self.version + 1,
-            unrecorded=tuple(sorted({*self.unrecorded, name})),
-            removed=tuple(each for each in self.removed if each != name),
+            removed=removed,
+            split_from=self.origin,
         )
 
-    def emptied(self, name: str) -> Layout:
-        """What the node of a name held is given up; it is used again as it is, empty."""
-        unrecorded = tuple(sorted({*self.unrecorded, name}))
+    def emptied(self, names: Iterable[str]) -> Layout:
+        """What the nodes of these names held is given up; they are used as they are, empty."""
+        unrecorded = tuple(sorted({*self.unrecorded, *names}))
         return replace(self, version=self.version + 1, unrecorded=unrecorded)
 
     def known(self, names: Iterable[str]) -> Layout:
-        """These names' nodes have a record now.
-
-        A name that is about to join again stays unrecorded, so that its old record is no obstacle.
-        """
+        """These names' nodes have a record now."""
         known = set(names) & set(self.names)
         unrecorded = tuple(name for name in self.unrecorded if name not in known)
         if unrecorded == self.unrecorded:
@@ -236,7 +245,8 @@ class Layout:
 
     def anywhere(self) -> Layout:
         """The same names, and objects may be anywhere."""
-        memberships = (*self.memberships, ANYWHERE)
+        known = self.memberships if self.memberships[-1].names else self.memberships[:-1]
+        memberships = (*known, ANYWHERE)
         return replace(self, version=self.version + 1, memberships=memberships, moved=False)
 
     def all_moved(self) -> Layout:
@@ -249,10 +259,10 @@ class Layout:
         version = self.version + 1
         return replace(self, version=version, memberships=newest, moved=False, lost=())
 
-    def _with_names(self, names: Iterable[str], now: float) -> Layout:
-        """With one more membership, of these names."""
+    def _with_names(self, names: Iterable[str], now: float, above: int = 0) -> Layout:
+        """With one more membership, of these names, whose epoch is above the last and this one."""
         last = self.memberships[0]
-        newest = last.followed_by(names, max(now + SWITCH_SECONDS, last.since))
+        newest = last.followed_by(names, max(now + SWITCH_SECONDS, last.since), above)
         memberships = (newest, *self.memberships)
         return replace(self, version=self.version + 1, memberships=memberships, moved=False)
 
@@ -261,6 +271,7 @@ class Layout:
     def document(self) -> dict[str, Any]:
         """The layout as JSON has it: in a record, and in what `objgwctl --json` prints."""
         steps = [[list(names) for names in each.history] for each in self.memberships]
+        split = {"split_from": self.split_from} if self.split_from else {}
         return {
             "origin": self.origin,
             "version": self.version,
@@ -273,6 +284,7 @@ class Layout:
             "fresh": list(self.unrecorded),
             "removed": list(self.removed),
             "lost": list(self.lost),
+            **split,
         }
 
     def dump(self, node: str) -> bytes:
@@ -303,6 +315,7 @@ class Layout:
                 unrecorded=tuple(document.pop("fresh")),
                 removed=tuple(document.pop("removed")),
                 lost=tuple(document.pop("lost")),
+                split_from=document.pop("split_from", ""),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
@@ -316,7 +329,7 @@ class Layout:
         lists = [names for each in self.memberships for names in (each.names, *each.history)]
         names = [name for each in lists for name in each]
         names += [*self.unrecorded, *self.removed, *self.lost]
-        if not all(isinstance(name, str) for name in (node, self.origin, *names)):
+        if not all(isinstance(name, str) for name in (node, self.origin, self.split_from, *names)):
             raise ValueError("a name is no text")
         if not (self.memberships and self.names):
             raise ValueError("no names")

@@ -37,8 +37,10 @@ class Membership:
         slots = self.placement.slots
         return slots.count(self.names.index(name)) / len(slots)
 
-    def followed_by(self, names: Iterable[str], since: float) -> Membership:
+    def followed_by(self, names: Iterable[str], since: float, above: int = 0) -> Membership:
         """The next membership, of these names, from this Unix time on.
+
+        Its epoch is above this one's and `above`.
 
         A change that takes the last one back gives each slot back to whom it was taken from. That
         moves no more than any other way, and a record doesn't grow by what comes and goes.
@@ -49,7 +51,7 @@ class Membership:
             history = self.history
         elif self.history and new == self.history[-1]:
             history = self.history[:-1]
-        return Membership(self.epoch + 1, since, new, history)
+        return Membership(max(self.epoch, above) + 1, since, new, history)
 
 
 ANYWHERE = Membership(0, 0.0, ())

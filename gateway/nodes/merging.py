@@ -5,15 +5,20 @@ installations may come in sight of one gateway: a disk was moved, or a gateway r
 stacks. Their layouts are never merged. Each says where its own objects are, and a layout over the
 nodes of both would look for most objects of either in the wrong place.
 
-Only one kind of two origins is one installation. Gateways that find the same empty nodes at the
-same moment may each make a first layout, on different nodes. Whoever sees both merges them, and all
-who merge the same two must get the same layout, whichever of them they knew first.
+Two kinds of two origins are one installation:
+
+- Gateways that find the same empty nodes at the same moment may each make a first layout, on
+  different nodes. Whoever sees both merges them, and all who merge the same two must get the same
+  layout, whichever of them they knew first.
+- Two installations that were made one by mistake are parted again by `Layout.split`. Each gets an
+  origin of its own then. On its nodes the records of the common origin are its older ones.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from gateway.nodes.layout import SWITCH_SECONDS, Layout
 from gateway.nodes.membership import ANYWHERE, Membership
@@ -21,23 +26,74 @@ from gateway.nodes.membership import ANYWHERE, Membership
 # Within so many seconds gateways that begin at once make their first layouts.
 BEGINNING_SECONDS = 60
 ORIGIN = re.compile(r"([0-9a-f]{8,10})-[0-9a-f]{16}")
+DECIDING = "OBJGW_NETWORK and OBJGW_NODE_NAME decide which nodes are this gateway's"
+
+
+class Conflict(NamedTuple):
+    """Why there is no layout although there are nodes: an operator has to decide something."""
+
+    what: str  # for a client, without any names; a sentence without its full stop
+    text: str  # for the operator, with the names and what to do
 
 
 def one_installation(one: Layout, other: Layout) -> bool:
     """Whether two layouts are of one installation.
 
-    They have one origin; or they were begun at the same time, and have a name in common.
+    They have one origin; or they were begun at the same time, with a name in common. A name that
+    came later says nothing: it may have been taken over from the other one.
     """
     if one.origin == other.origin:
         return True
+    if one.split_from or other.split_from:
+        return False
     origins = ORIGIN.fullmatch(one.origin), ORIGIN.fullmatch(other.origin)
-    if not (origins[0] and origins[1]) or one.mentioned.isdisjoint(other.mentioned):
+    if not (origins[0] and origins[1]) or first_names(one).isdisjoint(first_names(other)):
         return False
     return abs(int(origins[0][1], 16) - int(origins[1][1], 16)) <= BEGINNING_SECONDS
 
 
+def first_names(layout: Layout) -> frozenset[str]:
+    """The names that a layout began with, as long as its record tells."""
+    firsts = (each.names for each in layout.memberships if each.epoch == 1)
+    return frozenset(name for names in firsts for name in names)
+
+
+def precedes(record: Layout, name: str, layout: Layout) -> bool:
+    """Whether the record of the node of this name is from before this layout was split off."""
+    return bool(layout.split_from) and record.origin == layout.split_from and name in layout.names
+
+
+def split_off(layout: Layout, records: dict[str, Layout], usable: Iterable[str]) -> Layout | None:
+    """What this layout was split into, by what nodes hold, where a gateway has to go along.
+
+    It has to where no node that it can use is left to the others. Else somebody looks at the nodes
+    of both, or the gateway is one of the others'.
+    """
+    for record in records.values():
+        if record.split_from == layout.origin and set(usable) <= set(record.names):
+            return record
+    return None
+
+
 def installations(layouts: Iterable[tuple[str, Layout]]) -> list[dict[str, Layout]]:
     """The layouts that nodes hold as their own, by installation and node."""
+    found = _by_origin(layouts)
+    for parted in [each for each in found if newest_of(each).split_from]:
+        layout = newest_of(parted)
+        for each in found:
+            for name in [name for name in each if precedes(each[name], name, layout)]:
+                parted[name] = each.pop(name)
+    return [each for each in found if each]
+
+
+def newest_of(installation: dict[str, Layout]) -> Layout:
+    """The newest layout that nodes of one installation hold."""
+    layouts = installation.values()
+    before = {layout.split_from for layout in layouts}
+    return max(layouts, key=lambda layout: (layout.origin not in before, layout.version))
+
+
+def _by_origin(layouts: Iterable[tuple[str, Layout]]) -> list[dict[str, Layout]]:
     found: list[dict[str, Layout]] = []
     for name, layout in layouts:
         for each in found:
@@ -59,16 +115,19 @@ def own_installation(found: list[dict[str, Layout]]) -> dict[str, Layout]:
         return found[0]
     most = []
     for each in found:
-        names = max(each.values(), key=lambda layout: layout.version).all_names
+        names = newest_of(each).all_names
         if 2 * len(each.keys() & set(names)) > len(names):
             most.append(each)
     return most[0] if len(most) == 1 else {}
 
 
-def conflict_of(found: list[dict[str, Layout]]) -> str:
+def conflict_of(found: list[dict[str, Layout]]) -> Conflict:
     """What an operator is told where none of `installations` is clearly the own one."""
     names = "; ".join(", ".join(sorted(each)) for each in found)
-    return f"nodes of {len(found)} installations are in sight: {names}"
+    return Conflict(
+        "Nodes of two installations are in sight",
+        f"nodes of {len(found)} installations are in sight: {names}. {DECIDING}",
+    )
 
 
 def merge(one: Layout, other: Layout, now: float) -> Layout:
@@ -81,8 +140,10 @@ def merge(one: Layout, other: Layout, now: float) -> Layout:
     """
     if one.origin == other.origin and one.version != other.version:
         return max(one, other, key=lambda layout: layout.version)
-    if one == other:
+    if one == other or one.split_from == other.origin:
         return one
+    if other.split_from == one.origin:
+        return other
     # Whoever merges the same two gets the same, whichever it knew first.
     second, first = sorted((one, other), key=_merge_order)
     alike = first.memberships == second.memberships

@@ -26,6 +26,7 @@ from gateway.background import forever
 from gateway.nodes.acquire import prove
 from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.discovery import Discovery
+from gateway.nodes.holdings import holdings_of, holdings_request
 from gateway.nodes.layout import HOLD_SECONDS, POLL_SECONDS
 from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
@@ -125,12 +126,18 @@ class Poller:
     def _look_at(self, node: Member) -> None:
         """Looks at a node's record.
 
-        Of a node that was just found it also makes the bucket, and finds out whether the server
-        decides conditions. So requests rarely wait for that.
+        Where it has none, it also looks at what the node holds. Of a node that the layout has, or
+        that may join, it makes the bucket and finds out whether the server decides conditions, so
+        that requests rarely wait for that. To any other node nothing is written.
         """
         was_leased = node.standing.leased
         try:
-            node.release(first_proof(node) if node.standing.new else prove(node, LOOK_SECONDS))
+            node.release(
+                first_proof(node) if node.standing.unanswered else prove(node, LOOK_SECONDS)
+            )
+            if node.standing.to_be_listed:
+                reply = self.ask(node, holdings_request(self.directory.settings.bucket))
+                node.standing.lists(holdings_of(reply))
             if node.standing.writable and node.standing.keeps_conditions is None:
                 self.ask(node, Request("PUT", f"/{self._records_bucket}", upload=upload_of(b"")))
                 self._try_conditions(node)

@@ -4,10 +4,11 @@ Each worker of each gateway does that for itself:
 
 - The poller starts looks at the nodes' records, which renew the nodes' leases and bring what the
   records say (`gateway.nodes.poller`). It also takes a membership into use when its time has come.
-- The keeper does what follows from the looks. It adopts a newer layout, writes the record where a
-  node has none or an older one, merges records of two origins, lets new nodes join, and settles a
-  layout when it finds every object in place. In a worker for which another one looks at the nodes,
-  it only adopts.
+- The keeper does what follows from the looks. It makes the first layout, adopts a newer one, writes
+  the record where a node has none or an older one, merges two records of one installation, lets
+  new nodes join, and settles a layout when it finds every object in place. Nodes of another
+  installation, and those that hold what nobody knows of, it leaves alone. In a worker for which
+  another one looks at the nodes, it only adopts.
 
 Several keepers act at once. They agree because a layout is changed by compare-and-swap on one node
 (`gateway.nodes.store`): whoever comes second reads the other's record a second later, and goes on
@@ -20,29 +21,35 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import threading
 import time
 
 from gateway.background import forever
 from gateway.nodes.discovery import Discovery
+from gateway.nodes.holdings import first_conflict, holdings_of, holdings_request
 from gateway.nodes.layout import (
     DELETED,
     HOLD_SECONDS,
     LEASE_SECONDS,
     POLL_SECONDS,
-    TOMBSTONE_SIZES,
     WRITE_SECONDS,
     Layout,
 )
 from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
-from gateway.nodes.merging import conflict_of, installations, merge, own_installation
+from gateway.nodes.merging import (
+    Conflict,
+    conflict_of,
+    installations,
+    merge,
+    newest_of,
+    own_installation,
+    split_off,
+)
 from gateway.nodes.poller import Poller
-from gateway.nodes.store import UnexpectedAnswer, may_take, write_record, writing_order
+from gateway.nodes.store import UnexpectedAnswer, write_record, writing_order
 from gateway.nodes.view import Directory
 from gateway.s3.connection import Request, UpstreamError
-from gateway.s3.headers import LISTING_PAGE
 
 log = logging.getLogger("objgw")
 
@@ -112,17 +119,20 @@ class Records:
                     self._begin(serving)
                 return
             records = self._choose(records)
-        for record in records.values():
-            layout = self.directory.layout
-            newer = layout and layout.origin == record.origin and layout.version < record.version
-            if layout is None or newer:
-                self._adopt(record)
+            if records:
+                self._adopt(newest_of(records))
         layout = self.directory.layout
+        for record in records.values():
+            if layout and layout.origin == record.origin and layout.version < record.version:
+                self._adopt(layout := record)
         if layout is None or not self.poller.informed:
             return
+        usable = [node.name for node in running if node.standing.usable]
+        if parted := split_off(layout, records, usable):
+            self._adopt(layout := parted)
         for node in serving:
             self._tell_trouble(node)
-            if not node.standing.trouble and may_take(node.name, node.standing.record, layout):
+            if node.standing.may_be_given(layout):
                 self._write(node, layout)
         change = self._change(layout, serving)
         if change:
@@ -136,12 +146,15 @@ class Records:
         """
         found = installations(records.items())
         own = own_installation(found)
-        conflict = "" if own else conflict_of(found)
+        self._tell_conflict(None if own else conflict_of(found))
+        return own
+
+    def _tell_conflict(self, conflict: Conflict | None) -> None:
+        """Notes why there is no layout, and logs it once."""
         if conflict != self.directory.conflict:
             self.directory.conflict = conflict
             if conflict:
-                log.error("%s. OBJGW_NODE_NAME decides which are this gateway's", conflict)
-        return own
+                log.error("nothing is served: %s", conflict.text)
 
     def _tell_trouble(self, node: Member) -> None:
         """Logs what is wrong with a node, once."""
@@ -159,18 +172,7 @@ class Records:
             if merged.version > max(layout.version, record.version):
                 self._absorbed |= {layout, record}
                 return merged
-        # A node that has a record was in the layout once. It may hold what was deleted or replaced
-        # since, so that it doesn't join by itself.
-        new = {
-            node.name
-            for node in serving
-            if not node.standing.trouble
-            and (not node.standing.layout or node.name in layout.unrecorded)
-        }
-        new -= {*layout.names, *layout.removed}
-        known_nodes = self.directory.by_name
-        standings = [known_nodes[name].standing for name in {*new, *layout.mentioned}]
-        if new and all(standing.keeps_conditions is not False for standing in standings):
+        if new := self._joining(layout, serving):
             return layout.joined(new, now)
         known = layout.known(node.name for node in serving if node.standing.usable)
         if known is not layout:
@@ -184,12 +186,34 @@ class Records:
             return None
         return layout.settle() if layout.moved else layout.all_moved()
 
+    def _joining(self, layout: Layout, serving: list[Member]) -> list[str]:
+        """The names that join by themselves now: those of empty nodes without a record.
+
+        None does where nodes share no network, because it may be another installation's that has
+        just begun; nor where a server ignores conditions, because no layout can be changed there.
+        """
+        if self.directory.separate:
+            return []
+        kept = [self.directory.by_name[name].standing.keeps_conditions for name in layout.mentioned]
+        if any(each is False for each in kept):
+            return []
+        outside = [node for node in serving if node.name not in {*layout.names, *layout.removed}]
+        return [
+            node.name for node in outside if node.standing.new and node.standing.keeps_conditions
+        ]
+
     def _begin(self, serving: list[Member]) -> None:
-        """Makes the first layout: Docker's list of names."""
+        """Makes the first layout: Docker's list of names, unless their nodes hold other objects."""
         names = tuple(self.directory.by_name)
+        held = {node.name: node.standing.holdings for node in serving}
+        holdings = {name: each for name, each in held.items() if each is not None}
+        if len(holdings) < len(held):
+            return
+        conflict = first_conflict(names, holdings, self.directory.separate)
+        self._tell_conflict(conflict)
+        if conflict:
+            return
         layout = Layout.first(names, unrecorded=names)
-        if not all(self._in_place(node, layout) for node in serving):
-            layout = Layout.first(names, unrecorded=names, anywhere=True)
         if serving:
             self._record(layout, serving)
         else:  # no node that runs is a server of S3 and takes our keys: requests will say so
@@ -200,20 +224,13 @@ class Records:
 
         Raises OSError or UpstreamError.
         """
-        # S3 lists the first 1,000 keys.
+        held = holdings_of(self.poller.ask(node, holdings_request(self.settings.bucket)))
+        if not (held.complete and held.in_place(node.name, layout.owner)):
+            return False
         path = f"/{self.settings.bucket}"
-        reply = self.poller.ask(node, Request("GET", path))
-        if reply.status == 404:
-            return True
-        ids = re.findall(rb"<Key>([^<]*)</Key>", reply.body)
-        if reply.status != 200 or (len(ids) >= LISTING_PAGE and layout.version != 1):
-            return False
-        own = [each.decode() for each in ids if each.isalnum()]
-        if any(layout.owner(each) != node.name for each in own):
-            return False
-        entries = re.findall(rb"<Key>(\w+)</Key>.*?<Size>(\d+)</Size>", reply.body, re.DOTALL)
-        like_tombstones = [key.decode() for key, size in entries if int(size) in TOMBSTONE_SIZES]
-        heads = (self.poller.ask(node, Request("HEAD", f"{path}/{key}")) for key in like_tombstones)
+        heads = (
+            self.poller.ask(node, Request("HEAD", f"{path}/{id}")) for id in held.like_tombstones
+        )
         return all(head.status == 200 and DELETED not in head.headers for head in heads)
 
     def _record(self, layout: Layout, serving: list[Member]) -> None:
@@ -221,7 +238,7 @@ class Records:
 
         The first of them decides between gateways that do so at once; then the others get it.
         """
-        nodes = {node.name: node for node in serving if not node.standing.trouble}
+        nodes = {node.name: node for node in serving if node.standing.may_be_given(layout)}
         records = {name: node.standing.record for name, node in nodes.items()}
         first, *others = writing_order(records, self.directory.layout, layout) or [""]
         if first and self._write(nodes[first], layout):
@@ -260,6 +277,10 @@ class Records:
         for membership in layout.memberships:
             _ = membership.placement  # computed before the lock is held, and before it counts
         with self._changed:
+            if self.directory.layout is None:  # only now the nodes may be written to
+                for node in self.directory.by_name.values():
+                    node.looked_from = -math.inf
+                self.directory.due.set()
             log.info("layout %d: %s, %s", layout.version, ", ".join(layout.names), layout.state)
             self.directory.layout = layout
             self._quiet_since = time.monotonic()

@@ -13,12 +13,14 @@ import math
 import ssl
 import time
 
+from gateway.nodes.holdings import Holdings, is_unknown, may_be_given
 from gateway.nodes.layout import LEASE_SECONDS, Layout
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
 from gateway.s3.connection import SPEAKS_TLS, BadAnswer, Reply, UpstreamError, wants_tls
 
 log = logging.getLogger("objgw")
 
+HOLDINGS_SECONDS = 10.0  # between two looks at what a node without a record holds
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (x509_vfy.h).
 OTHER_NAME = (62, 64)
 REFUSES = "it refuses the gateway's requests"
@@ -49,11 +51,14 @@ class Standing:
         self.starting = False  # the last answer was that it can't serve (yet)
         self.silent = False  # the last look got no answer in time
         self.error = ""  # why the last look found neither a record nor its absence
+        # What it holds; None where it has a record, or hasn't been listed since it had one.
+        self.holdings: Holdings | None = None
+        self._listed = -math.inf  # monotonic time of that listing
         # Whether its server decides the conditions of a PUT; None before that was tried.
         self.keeps_conditions: bool | None = None
 
     @property
-    def new(self) -> bool:
+    def unanswered(self) -> bool:
         """Whether no look was ever answered."""
         return self.checked == -math.inf
 
@@ -68,11 +73,39 @@ class Standing:
         return self.installation is not None and self.record.foreign_to(self.installation)
 
     @property
+    def new(self) -> bool:
+        """Whether it is empty and has no record, so that it may join by itself."""
+        held = self.holdings
+        return self.serves and self.layout is None and held is not None and held.empty
+
+    @property
+    def unknown(self) -> bool:
+        """Whether it holds objects and has no record, and the layout doesn't say that it is so."""
+        held = self.holdings
+        return self.serves and is_unknown(self.name, self.record, held, self.installation)
+
+    def may_be_given(self, layout: Layout) -> bool:
+        """Whether the record of this layout may be written to it."""
+        return may_be_given(self.name, self.record, self.holdings, layout)
+
+    @property
     def writable(self) -> bool:
-        """Whether it may be written to: it has no record, or one of this gateway's installation."""
-        return self.serves and (
-            self.layout is None or (self.usable and self.installation is not None)
+        """Whether it may be written to.
+
+        It has a record of this gateway's installation, or none and nothing that isn't known of.
+        """
+        if self.installation is None or not self.serves:
+            return False
+        return self.usable or (
+            self.layout is None and self.holdings is not None and not self.unknown
         )
+
+    @property
+    def to_be_listed(self) -> bool:
+        """Whether it has to be found out what it holds."""
+        if not self.serves or self.record.etag:
+            return False
+        return self.holdings is None or time.monotonic() > self._listed + HOLDINGS_SECONDS
 
     @property
     def recent(self) -> bool:
@@ -90,9 +123,15 @@ class Standing:
         if not self.serves:
             return ""
         if self.foreign:
-            return "it belongs to another installation"
+            remedy = f"objgwctl.py add {self.name}"
+            return f"it belongs to another installation, and is left alone ({remedy} takes it in)"
         if self.layout:
             return self.record.trouble(self.name)
+        if self.unknown:
+            remedy = f"objgwctl.py add {self.name}"
+            problem = self.holdings.problem if self.holdings else ""
+            what = problem or "it holds objects and has no record of whose they are"
+            return f"{what}; it is left alone ({remedy} takes it in)"
         if self.checked > self.expected_from:
             remedy = f"objgwctl.py remove --lost {self.name}"
             return f"it lost what it held; bring that back, or give it up: {remedy}"
@@ -105,7 +144,7 @@ class Standing:
             return f"The node of this id gives no record of the layout: {self.error}."
         if self.usable:
             return "The node of this id answers too slowly, or closes each connection."
-        if self.layout:
+        if self.layout or self.unknown:
             return "The node of this id holds what belongs to another; the gateway's log says more."
         if self.trouble:
             remedy = "an operator has to bring it back or give it up"
@@ -127,7 +166,13 @@ class Standing:
         self.error, self.starting = error, reply.status >= 500
         if not self.starting:  # a server that is starting says nothing of its record
             self.serves, self.checked = not error, sent
+            if self.record.etag:
+                self.holdings = None
             self._judge()
+
+    def lists(self, holdings: Holdings) -> None:
+        """Notes what it holds."""
+        self.holdings, self._listed = holdings, time.monotonic()
 
     def failed(self, error: Exception) -> None:
         """Notes that a look ended without an answer."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from gateway.nodes.layout import RECORD, Layout
-from gateway.nodes.merging import one_installation
+from gateway.nodes.merging import one_installation, precedes
 from gateway.s3.body import upload_of
 from gateway.s3.connection import Reply, Request
 
@@ -49,7 +49,11 @@ class Record(NamedTuple):
 
     def foreign_to(self, layout: Layout) -> bool:
         """Whether it is of another installation than this layout."""
-        return self.layout is not None and not one_installation(self.layout, layout)
+        return (
+            self.layout is not None
+            and not one_installation(self.layout, layout)
+            and not precedes(self.layout, self.holder, layout)
+        )
 
     def trouble(self, name: str) -> str:
         """Why the node isn't the one of this name although it answers; empty where it may be."""

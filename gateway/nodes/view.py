@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from gateway.nodes.layout import HOLD_SECONDS, Layout
 from gateway.nodes.member import Member
+from gateway.nodes.merging import Conflict
 from gateway.nodes.placement import Placement, position
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
@@ -103,7 +104,9 @@ class Directory:
         self.by_name: dict[str, Member] = {}
         self.changed = threading.Condition()
         self.due = threading.Event()  # a node's record may have to be looked at
-        self.conflict = ""  # why no layout is served although nodes have records, for an operator
+        self.conflict: Conflict | None = None  # why there is no layout although there are nodes
+        # How the nodes are on different networks, where they needn't belong together therefore.
+        self.separate = ""
 
     @property
     def nodes(self) -> tuple[Member, ...]:
@@ -118,6 +121,23 @@ class Directory:
     def named(self, name: str) -> Member | None:
         """The node of a name that Docker lists or the layout has."""
         return self.by_name.get(name)
+
+    def role(self, node: Member) -> str:
+        """What a node is in the layout: member, joining, leaving, or outside.
+
+        A member has ids now. A joining one is about to get some. A leaving one has given its ids to
+        others, which still look for objects there.
+        """
+        layout, name = self.layout, node.name
+        if layout is None:
+            return "outside"
+        if name in layout.in_force(time.time())[0].names and name not in layout.lost:
+            return "member"
+        if name in layout.names:
+            return "joining"
+        if name in layout.all_names:
+            return "leaving"
+        return "joining" if node.standing.new and name not in layout.removed else "outside"
 
     def current_view(self) -> View:
         """The view, after a wait where it is just about to be replaced."""
@@ -182,7 +202,7 @@ class Directory:
                 for each in older
                 if each.names
             ),
-            anywhere=tuple(n for n in self.by_name.values() if anywhere and not n.standing.foreign),
+            anywhere=tuple(self.by_name[name] for name in layout.all_names if anywhere),
             epoch=newest.epoch,
             moved=layout.moved,
             until=min(switches) - HOLD_SECONDS if switches else math.inf,

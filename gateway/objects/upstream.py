@@ -67,7 +67,7 @@ class Upstream:
         if not view.nodes:
             if self.directory.conflict:
                 raise unavailable(
-                    "Nodes of two installations are in sight; the gateway's log says what to do."
+                    f"{self.directory.conflict.what}; the gateway's log says what to do."
                 )
             errors = {node.standing.error for node in self.directory.by_name.values()} - {""}
             why = f": {'; '.join(sorted(errors))}" if errors else ""

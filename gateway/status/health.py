@@ -87,8 +87,8 @@ class Watch:
             self._load()
             self._led = True
         now, known = time.time(), self._known
-        nodes = self._directory.nodes
-        for node in nodes:
+        nodes, watched = self._directory.nodes, list(self._directory.by_name.values())
+        for node in watched:
             self._judge(node)
         if now - known["history"]["end"] >= SAMPLE_SECONDS:
             self._sample(now)
@@ -98,8 +98,8 @@ class Watch:
             )
             self._counting.start()
         known["at"] = now
-        if nodes:  # a leader that has just begun knows none yet
-            for name in known["nodes"].keys() - {node.name for node in nodes}:
+        if watched:  # a leader that has just begun knows none yet
+            for name in known["nodes"].keys() - {node.name for node in watched}:
                 del known["nodes"][name]
         if self._folder:
             new = self._folder / "watch.new"
@@ -123,6 +123,8 @@ class Watch:
             self._note(node, "stopped", "its container doesn't run")
         elif not standing.tried:
             return  # it has just begun, or this worker has just become the leader
+        elif standing.foreign or standing.unknown:
+            self._note(node, "foreign" if standing.foreign else "unknown", standing.trouble)
         elif standing.trouble:
             self._note(node, "wrong", standing.trouble)
         elif standing.error:
@@ -136,7 +138,7 @@ class Watch:
         The error stays also when it is over.
         """
         now = time.time()
-        before = self._known["nodes"].get(node.name, {"state": "unknown", "error": None})
+        before = self._known["nodes"].get(node.name, {"state": "pending", "error": None})
         if before["state"] != state:
             level = logging.INFO if state == "up" else logging.WARNING
             log.log(level, "node %s is %s%s", node.name, state, f": {error}" if error else "")

@@ -95,9 +95,16 @@ class Status:
         self._discovery.wait_begun(BEGIN_SECONDS)
         if self._discovery.age == math.inf:
             raise unavailable("Docker hasn't been read yet.")
-        if not any(node["state"] == "up" for node in self._watch.snapshot()["nodes"].values()):
-            raise unavailable("No node answers.")
+        if not self._members_up():
+            conflict = self._directory.conflict
+            raise unavailable(f"{conflict.what}." if conflict else "No node answers.")
         return document({"status": "ready"})
+
+    def _members_up(self) -> int:
+        """How many of the nodes that ids are spread over answer."""
+        known = self._watch.snapshot()["nodes"]
+        states = [known.get(node.name, {}).get("state") for node in self._directory.nodes]
+        return states.count("up")
 
     def _health(self, _environ: Environ) -> Answer:
         """All that is known of the nodes, with 503 where `/health/ready` has it."""
@@ -111,11 +118,16 @@ class Status:
         """The body of `/health`."""
         self._discovery.wait_begun(BEGIN_SECONDS)
         watched, nodes, age = self._watch.snapshot(), [], self._discovery.age
-        for node in self._directory.nodes:
-            known = watched["nodes"].get(node.name, {"state": "unknown"})
+        conflict = self._directory.conflict
+        for node in list(self._directory.by_name.values()):
+            role = self._directory.role(node)
+            if role == "outside" and not node.host:
+                continue
+            known = watched["nodes"].get(node.name, {"state": "pending"})
             nodes.append(
                 {
                     "name": node.name,
+                    "role": role,
                     "state": known["state"],
                     "keeps_conditions": node.standing.keeps_conditions,
                     "since": moment(known.get("since")),
@@ -123,14 +135,11 @@ class Status:
                     "last_error_at": moment(known.get("error_at")),
                 }
             )
-        up = sum(node["state"] == "up" for node in nodes)
+        wanted = [node["state"] == "up" for node in nodes if node["role"] != "outside"]
         read = age != math.inf
+        served = read and self._members_up()
         return {
-            "status": "unavailable"
-            if not (read and up)
-            else "ok"
-            if up == len(nodes)
-            else "degraded",
+            "status": "unavailable" if not served else "ok" if all(wanted) else "degraded",
             "version": VERSION,
             "time": stamp(time.time()),
             "docker": {
@@ -139,15 +148,17 @@ class Status:
                 "seconds_ago": round(age, 1) if read else None,
             },
             "layout": {
-                "names": [node["name"] for node in nodes],
+                "names": [node.name for node in self._directory.nodes],
                 "settled": self._directory.settled,
             },
+            "conflict": conflict.text if conflict else None,
             "nodes": nodes,
         }
 
     def _metrics_text(self, environ: Environ) -> Answer:
         self._gauges()
-        nodes = [node.name for node in self._directory.nodes]
+        roles = {node.name: self._directory.role(node) for node in self._directory.by_name.values()}
+        nodes = [name for name in roles if roles[name] != "outside"]
         body, content_type = self.metrics.text(environ.get("HTTP_ACCEPT", ""), nodes)
         headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), NOT_KEPT]
         return Answer("200 OK", headers, [body])

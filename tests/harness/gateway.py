@@ -128,6 +128,7 @@ class Client:
     stack: ClientStack
     address: str
     concurrency: int
+    port: int = 3000
 
     def wait_up(self) -> None:
         """Until it answers anything."""
@@ -159,7 +160,10 @@ class Client:
 
     def refuses(self) -> bool:
         """Whether it takes no more connections."""
-        with suppress(ConnectionRefusedError), socket.create_connection((self.address, 3000), 1):
+        with (
+            suppress(ConnectionRefusedError),
+            socket.create_connection((self.address, self.port), 1),
+        ):
             return False
         return True
 
@@ -180,7 +184,7 @@ class Client:
     @contextmanager
     def session(self, timeout: float = 40) -> Iterator[Session]:
         """A connection that is kept from request to request."""
-        connection = RawConnection(self.address, 3000, timeout=timeout)
+        connection = RawConnection(self.address, self.port, timeout=timeout)
         try:
             yield Session(self, connection)
         finally:
@@ -236,6 +240,8 @@ class Gateway(Client):
     address: str = ""
     host: Container | None = None  # that has its network
     concurrency: int = 1  # workers that it's told to have
+    port: int = 3000
+    at: str = ""  # its address, where it has the host's network
 
     def __post_init__(self) -> None:
         self._watch = Watch(
@@ -252,6 +258,9 @@ class Gateway(Client):
         self.wait_up()
 
     def _find(self) -> None:
+        if self.at:
+            self.address = self.at
+            return
         container = self.host or self.container
         container.reload()
         self.address = container.attrs["NetworkSettings"]["Networks"][self.network.name][

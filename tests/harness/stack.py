@@ -148,6 +148,30 @@ class Stack:
             gateway.wait_up()
         return gateway
 
+    def add_gateway_on_host(self, env: Mapping[str, str]) -> Gateway:
+        """A gateway that isn't in a container, as far as networks go: it has the host's.
+
+        It listens on the host's address on the stack's network, on a port that nothing else has.
+        """
+        settings = self.nodes[0].container.attrs["NetworkSettings"]
+        at = settings["Networks"][self.network.name]["Gateway"]
+        port = 20000 + secrets.randbelow(10000)
+        container = self.lab.docker.containers.create(
+            self.lab.image,
+            ["gunicorn", "-b", f"{at}:{port}", "objgw:app"],
+            name=f"{self.name}-gateway-{next(self._numbers)}",
+            labels=self.labels,
+            environment={"WEB_CONCURRENCY": "1", **env},
+            volumes={DOCKER_SOCKET: {"bind": DOCKER_SOCKET, "mode": "rw"}},
+            network_mode="host",
+            healthcheck={"test": ["NONE"]},
+        )
+        gateway = Gateway(self, container, self.network, port=port, at=at)
+        self.gateways.append(gateway)
+        gateway.start()
+        gateway.wait_up()
+        return gateway
+
     def add_host(self) -> Container:
         """A container on the stack's network with the tests' image and checkout, which does
         nothing.

@@ -20,7 +20,7 @@ from gateway.nodes.layout import (
     WRITE_SECONDS,
     Layout,
 )
-from gateway.nodes.membership import Membership
+from gateway.nodes.membership import ANYWHERE, Membership
 from gateway.nodes.merging import merge
 from gateway.nodes.poller import CALM_SECONDS
 from tests.harness.waiting import owner
@@ -38,7 +38,7 @@ ABC = Layout("one", 7, (Membership(3, 100.0, ("a", "b", "c")),))
 
 GROWN = ABC.joined(["d"], 200.0)
 
-SHRUNK = GROWN.without("b", 201.0)
+SHRUNK = GROWN.without(["b"], 201.0)
 
 WAS = (("a", "b", "c"),)  # the history of what comes after ABC
 
@@ -46,7 +46,6 @@ NEW = Membership(4, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d"), WAS)
 
 CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
     "grown": (GROWN, Layout("one", 8, (NEW, *ABC.memberships), unrecorded=("d",))),
-    "grown by what is there": (ABC.joined(["a", "e"], 0.0), ABC.joined(["e"], 0.0)),
     "grown twice": (
         GROWN.joined(["0"], 202.0),
         Layout(
@@ -68,7 +67,7 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
         GROWN.joined(["e"], 300.0),
     ),
     "shrunk": (
-        ABC.without("b", 200.0),
+        ABC.without(["b"], 200.0),
         Layout(
             "one",
             8,
@@ -77,7 +76,7 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
         ),
     ),
     "shrunk by what was lost": (
-        ABC.without("b", 200.0, lost=True),
+        ABC.without(["b"], 200.0, lost=True),
         Layout(
             "one",
             8,
@@ -86,7 +85,7 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
         ),
     ),
     "shrunk by what has just joined": (
-        GROWN.without("d", 201.0),
+        GROWN.without(["d"], 201.0),
         Layout(
             "one",
             9,
@@ -127,13 +126,31 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
             unrecorded=("d", "e"),
         ),
     ),
-    "readmitted": (
-        replace(ABC, removed=("d", "e")).readmitted("d"),
-        Layout("one", 8, ABC.memberships, unrecorded=("d",), removed=("e",)),
+    "grown above the epochs of others": (
+        ABC.joined(["d"], 200.0, above=7),
+        Layout("one", 8, (replace(NEW, epoch=8), *ABC.memberships), unrecorded=("d",)),
     ),
-    "known, and about to join again": (
-        ABC.readmitted("d").known(["a", "d"]),
-        Layout("one", 8, ABC.memberships, unrecorded=("d",)),
+    "taken in under a name that is there": (
+        ABC.joined(["b"], 200.0),
+        Layout(
+            "one",
+            8,
+            (Membership(4, 200.0 + SWITCH_SECONDS, ("a", "b", "c")), *ABC.memberships),
+            unrecorded=("b",),
+        ),
+    ),
+    "shrunk by two": (
+        ABC.without(["b", "c"], 200.0),
+        Layout(
+            "one",
+            8,
+            (Membership(4, 200.0 + SWITCH_SECONDS, ("a",)), *ABC.memberships),
+            removed=("b", "c"),
+        ),
+    ),
+    "anywhere, also twice": (
+        ABC.anywhere().anywhere(),
+        Layout("one", 9, (*ABC.memberships, ANYWHERE)),
     ),
     "known": (GROWN.known(["d"]), Layout("one", 9, GROWN.memberships)),
     "known before": (GROWN.known(["a"]), GROWN),
@@ -172,12 +189,12 @@ def test_gateways_that_make_the_first_layout_at_once_leave_it_settled() -> None:
 @pytest.mark.parametrize("name", ["x", ""])
 def test_what_is_not_in_the_layout_can_not_be_taken_out(name: str) -> None:
     with pytest.raises(ValueError, match="isn't in the layout"):
-        ABC.without(name, 0.0)
+        ABC.without([name], 0.0)
 
 
 def test_the_last_node_can_not_be_taken_out() -> None:
-    with pytest.raises(ValueError, match="only node"):
-        Layout.first(["a"]).without("a", 0.0)
+    with pytest.raises(ValueError, match="no node would be left"):
+        Layout.first(["a"]).without(["a"], 0.0)
 
 
 IN_FORCE: dict[str, tuple[Layout, float, list[int]]] = {  # layout, now, the eras that count
@@ -200,12 +217,12 @@ def test_a_spread_is_in_force_from_its_time_on(row: str) -> None:
 def test_names_of_older_spreads_are_still_names_but_for_those_given_up() -> None:
     assert SHRUNK.names == ("a", "c", "d")
     assert SHRUNK.all_names == ("a", "b", "c", "d")
-    assert ABC.without("b", 0.0, lost=True).all_names == ("a", "c")
+    assert ABC.without(["b"], 0.0, lost=True).all_names == ("a", "c")
     assert (ABC.settled, SHRUNK.settled, SHRUNK.settle().settled) == (True, False, True)
 
 
 def test_a_lost_name_that_joins_again_counts_again() -> None:
-    layout = ABC.without("b", 0.0, lost=True).joined(["b"], 10.0)
+    layout = ABC.without(["b"], 0.0, lost=True).joined(["b"], 10.0)
     assert layout.names == layout.all_names == ("a", "b", "c")
 
 
@@ -328,17 +345,21 @@ NAMES = some.lists(some.sampled_from("abcdef"), min_size=1, unique=True).map(sor
 def layouts(draw: Any) -> Layout:
     """Any layout that a few changes can make."""
     layout = replace(
-        Layout.first(draw(NAMES), anywhere=draw(some.booleans())),
+        Layout.first(draw(NAMES)),
         origin=draw(some.sampled_from("xy")),
     )
     now = 0.0
     for change in draw(
-        some.lists(some.sampled_from(["join", "without", "lost", "known", "moved", "settle"]))
+        some.lists(
+            some.sampled_from(["join", "without", "lost", "known", "anywhere", "moved", "settle"])
+        )
     ):
         now += draw(some.floats(0, 20))
         names = draw(NAMES)
         if change == "join":
             layout = layout.joined(names, now)
+        elif change == "anywhere":
+            layout = layout.anywhere()
         elif change == "known":
             layout = layout.known(names)
         elif change == "moved":
@@ -346,7 +367,7 @@ def layouts(draw: Any) -> Layout:
         elif change == "settle":
             layout = layout.settle()
         elif names[0] in layout.names and len(layout.names) > 1:
-            layout = layout.without(names[0], now, lost=change == "lost")
+            layout = layout.without(names[:1], now, lost=change == "lost")
     return layout
 
 

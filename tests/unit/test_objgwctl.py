@@ -86,9 +86,9 @@ def test_wrong_usage_is_exit_code_2_and_says_how_it_goes(
 
 def test_each_command_has_what_it_is_given() -> None:
     given = parse(["remove", "node-2", "--lost", "--yes", "--jobs", "3", "--limit", "1M", "--json"])
-    assert (given.command, given.name, given.lost, given.yes, given.json) == (
+    assert (given.command, given.names, given.lost, given.yes, given.json) == (
         "remove",
-        "node-2",
+        ["node-2"],
         True,
         True,
         True,

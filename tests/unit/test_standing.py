@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from gateway.nodes.holdings import Holdings
 from gateway.nodes.layout import LEASE_SECONDS, Layout
 from gateway.nodes.standing import Standing
 from gateway.s3.connection import Reply
@@ -108,6 +109,38 @@ def test_a_node_that_never_had_a_record_has_only_just_come() -> None:
     assert "only just come" in standing.refusal
     standing.wrote(LAYOUT, '"2"')
     assert standing.usable
+
+
+UNRECORDED = replace(LAYOUT, unrecorded=("node-1",))
+# The layout, what the node without a record holds, and whether it is unknown, new, and writable.
+HELD: dict[str, tuple[Layout | None, Holdings | None, bool, bool, bool]] = {
+    "not listed yet": (LAYOUT, None, False, False, False),
+    "empty": (UNRECORDED, Holdings(), False, True, True),
+    "empty, no layout yet": (None, Holdings(), False, True, False),
+    "objects": (LAYOUT, Holdings(("a",)), True, False, False),
+    "objects, no layout yet": (None, Holdings(("a",)), True, False, False),
+    "objects that may be anywhere": (UNRECORDED.anywhere(), Holdings(("a",)), False, False, True),
+    "not to be listed": (LAYOUT, Holdings(problem="why"), True, False, False),
+}
+
+
+@pytest.mark.parametrize("row", HELD)
+def test_a_node_without_a_record_is_written_to_only_where_it_is_known_what_it_holds(
+    row: str,
+) -> None:
+    layout, held, unknown, new, writable = HELD[row]
+    standing = Standing("node-1")
+    if layout:
+        standing.expect(layout)
+    standing.take(time.monotonic(), MISSING)
+    assert standing.to_be_listed
+    if held:
+        standing.lists(held)
+        assert not standing.to_be_listed
+    assert (standing.unknown, standing.new, standing.writable) == (unknown, new, writable)
+    assert ("add node-1" in standing.trouble) is unknown
+    standing.take(time.monotonic(), OWN)
+    assert (standing.unknown, standing.new, standing.to_be_listed) == (False, False, False)
 
 
 def test_a_record_that_was_missing_before_the_layout_had_the_node_is_no_loss() -> None:

@@ -167,10 +167,10 @@ MAY_TAKE = [
     ("a", ELSE, LAYOUT, False),
     ("a", BROKEN, LAYOUT, False),
     ("c", NO_RECORD, LAYOUT, False),
-    ("c", NO_RECORD, LAYOUT.readmitted("c"), False),  # it isn't in the layout yet
+    ("c", NO_RECORD, LAYOUT, False),  # it isn't in the layout
     ("c", NO_RECORD, LAYOUT.joined(["c"], 1.0), True),
-    ("a", OWN, LAYOUT.without("a", 1.0), True),  # it is being drained
-    ("a", OWN, LAYOUT.without("a", 1.0, lost=True), False),
+    ("a", OWN, LAYOUT.without(["a"], 1.0), True),  # it is being drained
+    ("a", OWN, LAYOUT.without(["a"], 1.0, lost=True), False),
 ]
 
 

@@ -109,7 +109,7 @@ def test_a_node_that_was_given_up_is_no_candidate() -> None:
 
 
 def test_where_nobody_knows_where_objects_are_all_nodes_are_candidates() -> None:
-    view = directory_of("abc", Layout.first("abc", anywhere=True)).view
+    view = directory_of("abc", Layout.first("abc").anywhere()).view
     for id in IDS:
         found = view.candidates(id)
         assert {found.owner.name, *(node.name for node in found.others)} == {*"abc"}

@@ -17,6 +17,7 @@ class Source(Protocol):
     what: str  # in a sentence of the log
     events: Events | None  # what tells of changes, where there is such a thing
     events_suffice: bool  # they tell of all changes
+    separate: str  # how the nodes are on different networks, so that they needn't belong together
 
     def trouble(self, error: Exception) -> str:
         """Why the nodes can't be read, and what to do about it; without anything secret."""
@@ -29,4 +30,6 @@ def source_of(settings: Settings) -> Source:
     """The source that the settings name."""
     if settings.nodes:
         return NodeList(settings)
-    return DockerReader(settings.node_name, settings.node_port, settings.docker_timeout)
+    return DockerReader(
+        settings.node_name, settings.node_port, settings.docker_timeout, settings.network
+    )

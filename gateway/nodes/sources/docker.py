@@ -1,8 +1,9 @@
 """Docker as the source of nodes: which containers are nodes, at which address, with which keys.
 
 A node is a container whose name contains `node_name` and that shares a Docker network with this
-process. On the manager of a Swarm, tasks are nodes, too: `gateway.nodes.sources.swarm`. A reading
-takes one list call, and one inspect call for each container that is new.
+process, or is on the one `network` that was named. On the manager of a Swarm, tasks are nodes, too:
+`gateway.nodes.sources.swarm`. A reading takes one list call, and one inspect call for each
+container that is new.
 
 Docker is taken as it comes: Podman and others list containers without settings or networks. One
 that can't be understood, or can't be reached, is left out, and the log says so once, with the
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,12 +74,17 @@ class DockerReader:
 
     what = "Docker"
 
-    def __init__(self, node_name: str, node_port: int, timeout: int) -> None:
+    def __init__(self, node_name: str, node_port: int, timeout: int, network: str = "") -> None:
         """`node_name` is part of the name of each node.
 
-        `timeout` is the seconds that Docker may take for an answer.
+        `timeout` is the seconds that Docker may take for an answer. `network` is the name of the
+        only Docker network that counts; empty: all do that this process is on.
         """
         self.node_name, self.node_port, self.timeout = node_name, node_port, timeout
+        self.network = network
+        # How the nodes are on different networks, where that is no matter of being reached.
+        self.separate = ""
+        self._told_nothing = False  # that no node is on the network was logged
         self._client: docker.DockerClient | None = None
         # Access key, secret key and region, by the id of the container or task.
         self._known: dict[str, tuple[str, str, str]] = {}
@@ -129,6 +135,15 @@ class DockerReader:
         ]:
             if found.name not in best or found.rank > best[found.name].rank:
                 best[found.name] = found
+        self.separate = separate_networks(best.values()) if own.networks is None else ""
+        if self.network and not best and not self._told_nothing:
+            log.warning(
+                "no node is found: no container with %r in its name is on the Docker network %s, "
+                "which OBJGW_NETWORK names, or the gateway's own container isn't on it",
+                self.node_name,
+                self.network,
+            )
+        self._told_nothing = bool(self.network and not best)
         endpoints = [each for name in sorted(best) if (each := self._endpoint(best[name]))]
         ids = {endpoint.container for endpoint in endpoints}
         self._known = {id: keys for id, keys in self._known.items() if id in ids}
@@ -175,6 +190,13 @@ class DockerReader:
         return (*keys_from_env(env, config.image), region_from_env(env))
 
     def _own(self, client: docker.DockerClient, id: str | None) -> Own:
+        own = self._own_container(client, id)
+        if not self.network:
+            return own
+        ids = {self.network: ""} if own.networks is None else own.networks
+        return own._replace(networks={name: ids[name] for name in ids if name == self.network})
+
+    def _own_container(self, client: docker.DockerClient, id: str | None) -> Own:
         local = "127.0.0.1" if docker_host().startswith("unix:") else None
         if id is None:
             return Own(host=local)
@@ -220,7 +242,7 @@ class DockerReader:
             raise LeftOut("it is a one-off container of docker-compose run")
         if own.image and container.get("ImageID") == own.image:
             raise LeftOut("it is a gateway")
-        host, problem = self._address(container, own)
+        shared, host, problem = self._address(container, own)
         return Found(
             name,
             container["Id"],
@@ -228,6 +250,7 @@ class DockerReader:
             container.get("Created") or 0,
             partial(self._inspect, client, container["Id"]),
             problem,
+            shared,
         )
 
     def _node_name(self, container: dict[str, Any], manager: bool) -> str | None:
@@ -243,8 +266,8 @@ class DockerReader:
         name = RECREATING.sub("", names[0]).removesuffix(f".{task}")
         return name if self.node_name in name else None
 
-    def _address(self, container: dict[str, Any], own: Own) -> tuple[str | None, str]:
-        """The container's address on a network that we can reach, and why there is none.
+    def _address(self, container: dict[str, Any], own: Own) -> tuple[list[str], str | None, str]:
+        """The container's networks that we can reach, its address there, and why there is none.
 
         The address is None without a reason where the container doesn't run. Raises LeftOut where
         it has no such network.
@@ -254,14 +277,14 @@ class DockerReader:
         if not shared:
             raise LeftOut("it shares no network with the gateway")
         if container["State"] != "running":  # a paused one accepts connections and never answers
-            return None, ""
+            return shared, None, ""
         attached = [networks[name] or {} for name in shared]
         for field in ("IPAddress", "GlobalIPv6Address"):
             if host := next(filter(None, (each.get(field) for each in attached)), None):
-                return host, ""
+                return shared, host, ""
         if "host" in shared and own.host:
-            return own.host, ""
-        return None, "it has no address on a network that the gateway reaches"
+            return shared, own.host, ""
+        return shared, None, "it has no address on a network that the gateway reaches"
 
     @staticmethod
     def _inspect(client: docker.DockerClient, id: str) -> Config:
@@ -271,3 +294,14 @@ class DockerReader:
         ours = {file.name for file in SECRETS.glob("*")} - {default for _, default, _ in KEY_FILES}
         names = {name: name for name in ours}
         return Config(config.get("Env") or [], config.get("Image") or "", names)
+
+
+def separate_networks(found: Iterable[Found]) -> str:
+    """The nodes by network where there is none that all are on; else nothing."""
+    found = sorted(found, key=lambda each: each.name)
+    if not found or set.intersection(*(set(each.networks) for each in found)):
+        return ""
+    by_network: dict[str, list[str]] = {}
+    for each in found:
+        by_network.setdefault(min(each.networks), []).append(each.name)
+    return "; ".join(f"{', '.join(names)} on {name}" for name, names in sorted(by_network.items()))

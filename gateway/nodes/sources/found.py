@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import NamedTuple
 
 from gateway.nodes.sources.keys import Config
@@ -20,6 +20,7 @@ class Found(NamedTuple):
     created: float  # seconds since the epoch
     config: Callable[[], Config]
     problem: str = ""  # why it can't be reached although it runs
+    networks: Collection[str] = ()  # that it shares with this process
 
     @property
     def rank(self) -> tuple[bool, float]:

@@ -26,6 +26,7 @@ class NodeList:
     what = "the list of nodes"
     events: Events | None = None
     events_suffice = False
+    separate = ""  # who lists them says that they belong together
 
     def __init__(self, settings: Settings) -> None:
         self._text, self._file = settings.nodes, settings.nodes_file

@@ -80,6 +80,7 @@ class Swarm:
                 task_host(task, shared),
                 datetime.fromisoformat(task["CreatedAt"]).timestamp(),
                 partial(self._specification, task),
+                networks=shared,
             )
 
     def _services(self, api: Any, own: Own) -> dict[str, str]:
