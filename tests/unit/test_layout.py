@@ -105,13 +105,13 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
             unrecorded=("b", "d"),
         ),
     ),
-    "grown by nothing": (
+    "one that is there is to get a record once more": (
         GROWN.joined(["a"], 202.0),
         Layout(
             "one",
             9,
             (Membership(5, 202.0 + SWITCH_SECONDS, NEW.names, WAS), *GROWN.memberships),
-            unrecorded=("d",),
+            unrecorded=("a", "d"),
         ),
     ),
     "switched no earlier than before": (
@@ -144,7 +144,7 @@ CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
         Layout(
             "one",
             8,
-            (Membership(4, 200.0 + SWITCH_SECONDS, ("a",)), *ABC.memberships),
+            (Membership(4, 200.0 + SWITCH_SECONDS, ("a",), WAS), *ABC.memberships),
             removed=("b", "c"),
         ),
     ),

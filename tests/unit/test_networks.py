@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.nodes.sources.docker import DockerReader, separate_networks
-from gateway.nodes.sources.found import Found, Own
+from gateway.nodes.sources.found import Found, LeftOut, Own
 from gateway.nodes.sources.keys import Config
 
 
@@ -56,7 +56,12 @@ def test_a_node_is_reached_by_its_address_on_the_network_that_counts(
 ) -> None:
     network, networks, address = ADDRESSES[row]
     reader: Any = DockerReader("node", 9000, 5, network)
-    monkeypatch.setattr(reader, "_own_container", lambda _: Own(networks=networks))
-    shared, host = reader._address(CONTAINER, reader._own(None))
-    assert host == address
-    assert bool(shared) is (address is not None)
+    monkeypatch.setattr(reader, "_own_container", lambda *_: Own(networks=networks))
+    own = reader._own(None, None)
+    if address is None:
+        with pytest.raises(LeftOut):
+            reader._address(CONTAINER, own)
+    else:
+        shared, host, problem = reader._address(CONTAINER, own)
+        assert (host, problem) == (address, "")
+        assert shared
