@@ -178,14 +178,19 @@ class Layout:
         memberships = (Membership(1, 0.0, tuple(sorted(names))),)
         return cls(new_origin(), 1, memberships, unrecorded=tuple(sorted(unrecorded)))
 
-    def joined(self, names: Iterable[str], now: float, above: int = 0) -> Layout:
+    def joined(
+        self, names: Iterable[str], now: float, above: int = 0, *, anew: bool = False
+    ) -> Layout:
         """With more names, from `SWITCH_SECONDS` after `now` (Unix time) on.
+
+        `anew` says that nothing is stored yet, so that nothing has to stay where it is: the ids are
+        spread as by a first layout.
 
         `above` is the highest epoch that objects of these names' nodes may have: what is written
         from then on is newer. A name that is in the layout already is to get a record once more.
         """
         new = set(names)
-        layout = self._with_names(set(self.names) | new, now, above)
+        layout = self._with_names(set(self.names) | new, now, above, anew=anew)
         return replace(
             layout,
             unrecorded=tuple(sorted(set(self.unrecorded) | new)),
@@ -259,10 +264,13 @@ class Layout:
         version = self.version + 1
         return replace(self, version=version, memberships=newest, moved=False, lost=())
 
-    def _with_names(self, names: Iterable[str], now: float, above: int = 0) -> Layout:
+    def _with_names(
+        self, names: Iterable[str], now: float, above: int = 0, *, anew: bool = False
+    ) -> Layout:
         """With one more membership, of these names, whose epoch is above the last and this one."""
         last = self.memberships[0]
         newest = last.followed_by(names, max(now + SWITCH_SECONDS, last.since), above)
+        newest = replace(newest, history=()) if anew else newest
         memberships = (newest, *self.memberships)
         return replace(self, version=self.version + 1, memberships=memberships, moved=False)
 

@@ -173,7 +173,7 @@ class Records:
                 self._absorbed |= {layout, record}
                 return merged
         if new := self._joining(layout, serving):
-            return layout.joined(new, now)
+            return layout.joined(new, now, anew=self._nothing_stored(layout))
         known = layout.known(node.name for node in serving if node.standing.usable)
         if known is not layout:
             return known
@@ -185,6 +185,15 @@ class Records:
         if not all(node.standing.usable and self._in_place(node, layout) for node in holders):
             return None
         return layout.settle() if layout.moved else layout.all_moved()
+
+    def _nothing_stored(self, layout: Layout) -> bool:
+        """Whether no node of the layout has an object: it has only begun to come up."""
+        nodes = [self.directory.by_name[name] for name in layout.all_names]
+        return all(
+            node.standing.usable
+            and holdings_of(self.poller.ask(node, holdings_request(self.settings.bucket))).empty
+            for node in nodes
+        )
 
     def _joining(self, layout: Layout, serving: list[Member]) -> list[str]:
         """The names that join by themselves now: those of empty nodes without a record.

@@ -44,8 +44,14 @@ WAS = (("a", "b", "c"),)  # the history of what comes after ABC
 
 NEW = Membership(4, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d"), WAS)
 
+NEW_BY_MODULO = Membership(4, 200.0 + SWITCH_SECONDS, ("a", "b", "c", "d"))
+
 CHANGES: dict[str, tuple[Layout, Layout]] = {  # what comes of it, what must
     "grown": (GROWN, Layout("one", 8, (NEW, *ABC.memberships), unrecorded=("d",))),
+    "grown before anything is stored": (
+        ABC.joined(["d"], 200.0, anew=True),
+        Layout("one", 8, (NEW_BY_MODULO, *ABC.memberships), unrecorded=("d",)),
+    ),
     "grown twice": (
         GROWN.joined(["0"], 202.0),
         Layout(
