@@ -52,6 +52,11 @@ class Discovery:
         self._refusal = ""  # why there is none, as it was logged
 
     @property
+    def what(self) -> str:
+        """The source, at the begin of a sentence."""
+        return self._source.what[0].upper() + self._source.what[1:]
+
+    @property
     def age(self) -> float:
         """Seconds since the last good reading ended; infinite before the first."""
         return time.monotonic() - self._read

@@ -94,7 +94,7 @@ class Status:
     def _ready(self, _environ: Environ) -> Answer:
         self._discovery.wait_begun(BEGIN_SECONDS)
         if self._discovery.age == math.inf:
-            raise unavailable("Docker hasn't been read yet.")
+            raise unavailable(f"{self._discovery.what} hasn't been read yet.")
         if not self._members_up():
             conflict = self._directory.conflict
             raise unavailable(f"{conflict.what}." if conflict else "No node answers.")
@@ -142,6 +142,7 @@ class Status:
             "status": "unavailable" if not served else "ok" if all(wanted) else "degraded",
             "version": VERSION,
             "time": stamp(time.time()),
+            "source": self._discovery.what,
             "docker": {
                 "read": read,
                 "answers": self._discovery.healthy,

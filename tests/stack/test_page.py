@@ -189,6 +189,7 @@ def test_a_node_that_stops_is_seen_without_a_reload(faulty: Stack, browser: Brow
     node.stop()
     eventually(lambda: "stopped" in row_of(browser, node.name))
     assert browser.text("summary") == "Some nodes don't answer"
+    assert f"Ids of {node.name} get 503" in browser.text("note")
     for _ in range(30):
         for each in faulty.nodes:
             gateway.get(faulty.id_of(each))
