@@ -21,6 +21,7 @@ from http import HTTPStatus
 
 from gateway.answers import Environ, Headers
 from gateway.objects.dates import http_time, is_canonical
+from gateway.s3.headers import STORED
 
 S3_MAXIMUM = 5 << 40  # bytes of an object
 
@@ -32,19 +33,8 @@ CONDITIONS = {
     "HTTP_IF_UNMODIFIED_SINCE": "if-unmodified-since",
 }
 # What an answer hands back, and what of it a 304 has (RFC 9110, 15.4.5).
-ANSWERED = {
-    "content-type": "Content-Type",
-    "content-length": "Content-Length",
-    "content-range": "Content-Range",
-    "etag": "ETag",
-    "last-modified": "Last-Modified",
-    "accept-ranges": "Accept-Ranges",
-    "content-encoding": "Content-Encoding",
-    "content-disposition": "Content-Disposition",
-    "content-language": "Content-Language",
-    "cache-control": "Cache-Control",
-    "expires": "Expires",
-}
+OF_AN_ANSWER = ("content-length", "content-range", "last-modified", "accept-ranges")
+ANSWERED = {name: name.title() for name in (*STORED, *OF_AN_ANSWER)} | {"etag": "ETag"}
 # A browser that is sent to an object takes it for what its type says, and runs nothing of it in
 # the gateway's origin.
 # https://html.spec.whatwg.org/multipage/browsers.html#sandboxing
