@@ -32,6 +32,9 @@ log = logging.getLogger("objgw")
 
 RECENT_SECONDS = 0.25  # for which a reading is good enough for a node that wasn't running
 FOLLOWED_SECONDS = 90.0  # between two readings at most, while events tell what changes
+# Docker tells of a container's network a moment before its list has it, so that a reading which an
+# event has caused is followed by another one.
+AGAIN_SECONDS = 1.0
 REOPEN_SECONDS = 1.0  # between two attempts to open a stream that broke at once
 REFUSED_SECONDS = 60.0  # the same where the events are refused
 
@@ -48,6 +51,7 @@ class Discovery:
         self._wanted = threading.Event()  # a reading is wanted soon, and nobody waits for it
         # Monotonic times: the begin of the last reading, and the end of the last good one.
         self._began = self._read = -math.inf
+        self._woken = False  # the last reading was asked for
         self._followed = False  # a stream of the source's events is open
         self._refusal = ""  # why there is none, as it was logged
 
@@ -116,12 +120,14 @@ class Discovery:
     def _watch(self) -> None:
         with self._reading:
             self._read_source()
-        self._wanted.wait(self._pause)
+        self._woken = self._wanted.wait(self._pause)
         self._wanted.clear()
 
     @property
     def _pause(self) -> float:
         """Seconds to the next reading, where nothing asks for one before."""
+        if self._woken:
+            return AGAIN_SECONDS
         seconds = self.settings.discovery_seconds
         if self._followed and self.healthy and self._source.events_suffice:
             return max(FOLLOWED_SECONDS, seconds)

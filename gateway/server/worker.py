@@ -38,6 +38,7 @@ from gateway.server.closing import LINGER_SECONDS, Broken, Closes, linger, reset
 from gateway.server.fastpath import check_request, handle_plain
 from gateway.server.refusing import as_bytes, refusal_of
 from gateway.server.response import Response
+from gateway.status.observation import STOPPED, current
 
 ACCEPTED = 8  # connections at once
 
@@ -219,6 +220,9 @@ class Worker(GeventWorker):
                 for block in blocks:
                     response.write(block)
                 response.end()
+            except gevent.GreenletExit:  # the time to stop is over
+                current.get().reason = STOPPED
+                raise
             finally:
                 if hasattr(blocks, "close"):
                     blocks.close()

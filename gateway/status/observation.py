@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from gateway.answers import Answer
 
+STOPPED = "The gateway stopped."  # why a request was broken off
 NO_NODE = "none"  # the label where a request got to no node
 
 
@@ -118,7 +119,7 @@ class Observation:
         The client gets no answer, because its connection breaks.
         """
         if self.counted:
-            self.status = "503"
+            self.status, self.reason = "503", STOPPED
             self.count()
             self.log(complete=False)
 

@@ -218,7 +218,7 @@ UNUSABLE = {
         "import socket\nwith socket.create_server(('0.0.0.0', 9000)) as listener:\n"
         "    while True:\n        with listener.accept()[0] as client:\n"
         "            client.send(b'220 hello\\r\\n')",
-        "it breaks off",
+        "what it sends isn't HTTP/1.1 as S3 speaks it",
     ),
 }
 

@@ -120,7 +120,9 @@ def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_obje
     log = gateway.logs()
     for request in (f"PUT {upload} 503", f"GET {large} 200"):
         lines = [line for line in log.splitlines() if f" {request} " in line]
-        assert [line.endswith(" broken off") for line in lines] == [True], lines
+        assert len(lines) == 1, lines
+        assert " broken off " in lines[0], lines
+        assert lines[0].endswith('reason="The gateway stopped."'), lines
     assert shared.owner(upload).client().get_object(BUCKET, upload).read() == b"the old object"
 
 

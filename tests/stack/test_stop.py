@@ -160,7 +160,8 @@ def test_a_download_that_does_not_end_in_time_breaks_and_the_log_says_how_much_a
     assert all(each.got < SIZE and each.seconds < 20 for each in taken), taken
     lines = lines_of(gateway, id)
     assert len(lines) == 2
-    assert all(line.endswith(" broken off") for line in lines)
+    assert all(" broken off " in line for line in lines), lines
+    assert all(line.endswith('reason="The gateway stopped."') for line in lines), lines
     logged = sorted(int(re.findall(r" bytes=(\d+) ", line)[0]) for line in lines)
     # No proxy stands before the second client: its kernel had at most what the log says, which is
     # all that it could still read.
