@@ -17,6 +17,7 @@ from gateway.ctl.layout_store import LayoutStore, Survey
 from gateway.ctl.listing import StoredCopy, iso_time
 from gateway.ctl.rebalance import Counts, count_objects, is_tombstone
 from gateway.nodes.layout import Layout
+from gateway.nodes.record_json import document
 from gateway.nodes.placement import OBJECT_ID
 
 Row = dict[str, Any]  # what is said of one node, or of one copy
@@ -30,9 +31,9 @@ def nodes(cluster: Cluster, args: argparse.Namespace) -> int:
     with ThreadPoolExecutor(max(1, len(names))) as pool:
         rows = list(pool.map(partial(node_row, cluster, survey, Listed()), names))
     if args.json:
-        document = {"settled": layout.settled, "names": layout.names, "nodes": rows}
-        document["problems"] = problems_of(rows)
-        print(json.dumps(document | layout.document(), indent=1))
+        shown = {"settled": layout.settled, "names": layout.names, "nodes": rows}
+        shown["problems"] = problems_of(rows)
+        print(json.dumps(shown | document(layout), indent=1))
     else:
         table([TITLES, *map(cells, rows)])
         print()
@@ -186,8 +187,8 @@ def locate(cluster: Cluster, args: argparse.Namespace) -> int:
             copies += [copy] if copy else []
     if args.json:
         rows = [copy_document(copy) for copy in copies]
-        document = {"id": args.id, "owner": owner, "copies": rows, "unreadable": unreadable}
-        print(json.dumps(document, indent=1))
+        shown = {"id": args.id, "owner": owner, "copies": rows, "unreadable": unreadable}
+        print(json.dumps(shown, indent=1))
         return FINE
     print(f"owner: {owner}")
     for copy in copies:
@@ -231,8 +232,8 @@ def check(cluster: Cluster, args: argparse.Namespace) -> int:
         counts = count_objects(cluster, layout)
     wrong = counts.misplaced or counts.strays or counts.tombstones or uploads or unreadable
     if args.json:
-        document: Row = {"clean": not wrong, "settled": layout.settled, "uploads": uploads}
-        document |= {
+        shown: Row = {"clean": not wrong, "settled": layout.settled, "uploads": uploads}
+        shown |= {
             "objects": counts.objects,
             "misplaced": counts.misplaced,
             "strays": counts.strays,
@@ -240,7 +241,7 @@ def check(cluster: Cluster, args: argparse.Namespace) -> int:
             "foreign": counts.other_keys,
             "unreadable": unreadable,
         }
-        print(json.dumps(document, indent=1))
+        print(json.dumps(shown, indent=1))
         return FOUND if wrong else FINE
     for text in unreadable:
         print(f"can't be read: {text}")

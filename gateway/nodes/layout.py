@@ -53,21 +53,16 @@ The record is an object in a bucket of its own. It is changed by compare-and-swa
 then on the others; whoever finds a node with an older record writes the newer one there. Which
 records are of one installation, and what two of them say together, is in `gateway.nodes.merging`.
 
-The record's JSON has older words for some things: `spreads` are the memberships, `era` is the
-epoch, and `fresh` are the unrecorded names. Existing installations have such records, and scripts
-read them, so these keys stay (`Layout.document`). The histories are beside the memberships, in
-`steps`, and only where there are any. A release that doesn't know of them would compute other
-owners; it refuses a record with a key that it doesn't know, and so it serves nothing.
+What a record looks like, and why it has other words than the code, is in
+`gateway.nodes.record_json`.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from gateway.nodes.membership import ANYWHERE, Membership
 
@@ -273,80 +268,3 @@ class Layout:
         newest = replace(newest, history=()) if anew else newest
         memberships = (newest, *self.memberships)
         return replace(self, version=self.version + 1, memberships=memberships, moved=False)
-
-    # -- the record
-
-    def document(self) -> dict[str, Any]:
-        """The layout as JSON has it: in a record, and in what `objgwctl --json` prints."""
-        steps = [[list(names) for names in each.history] for each in self.memberships]
-        split = {"split_from": self.split_from} if self.split_from else {}
-        return {
-            "origin": self.origin,
-            "version": self.version,
-            "spreads": [
-                {"era": each.epoch, "since": each.since, "names": list(each.names)}
-                for each in self.memberships
-            ],
-            **({"steps": steps} if any(steps) else {}),
-            "moved": self.moved,
-            "fresh": list(self.unrecorded),
-            "removed": list(self.removed),
-            "lost": list(self.lost),
-            **split,
-        }
-
-    def dump(self, node: str) -> bytes:
-        """The record for the node of this name."""
-        return json.dumps({**self.document(), "node": node}, indent=1).encode()
-
-    @classmethod
-    def load(cls, data: bytes) -> tuple[Layout, str]:
-        """The layout of a record, and the name of the node that it was written to.
-
-        Raises ValueError where it is no record, or has what this version doesn't know.
-        """
-        try:
-            document: dict[str, Any] = json.loads(data)
-            node = document.pop("node")
-            spreads = document.pop("spreads")
-            steps = document.pop("steps", [()] * len(spreads))
-            layout = cls(
-                origin=document.pop("origin"),
-                version=document.pop("version"),
-                memberships=tuple(
-                    Membership(
-                        each["era"], each["since"], tuple(each["names"]), tuple(map(tuple, history))
-                    )
-                    for each, history in zip(spreads, steps, strict=True)
-                ),
-                moved=document.pop("moved", False),
-                unrecorded=tuple(document.pop("fresh")),
-                removed=tuple(document.pop("removed")),
-                lost=tuple(document.pop("lost")),
-                split_from=document.pop("split_from", ""),
-            )
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from None
-        if document:
-            raise ValueError(f"unknown: {', '.join(document)}")
-        layout._require_types(node)
-        return layout, node
-
-    def _require_types(self, node: object) -> None:
-        """Raises ValueError where what was read has other types than a record has."""
-        lists = [names for each in self.memberships for names in (each.names, *each.history)]
-        names = [name for each in lists for name in each]
-        names += [*self.unrecorded, *self.removed, *self.lost]
-        if not all(isinstance(name, str) for name in (node, self.origin, self.split_from, *names)):
-            raise ValueError("a name is no text")
-        if not (self.memberships and self.names):
-            raise ValueError("no names")
-        for membership in self.memberships:
-            if not isinstance(membership.epoch, int):
-                raise ValueError("an era is no number")
-            if not isinstance(membership.since, int | float):
-                raise ValueError("a time is no number")
-            if membership.history and not all((membership.names, *membership.history)):
-                raise ValueError("a step without names")
-        if not isinstance(self.version, int):
-            raise ValueError("no version")

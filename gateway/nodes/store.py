@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from gateway.nodes.layout import RECORD, Layout
 from gateway.nodes.merging import one_installation, precedes
+from gateway.nodes.record_json import dump, load
 from gateway.s3.body import upload_of
 from gateway.s3.connection import Reply, Request
 
@@ -92,7 +93,7 @@ def record_of(reply: Reply, known: Record) -> Record:
     if not etag:
         return Record(problem="its record has no ETag, so that it can't be changed safely")
     try:
-        return Record(*Layout.load(reply.body), etag)
+        return Record(*load(reply.body), etag)
     except ValueError as error:
         return Record(etag=etag, problem=f"its record can't be read: {error}")
 
@@ -107,7 +108,7 @@ def is_absence(reply: Reply) -> bool:
 
 def write_record(ask: Ask, bucket: str, name: str, layout: Layout, etag: str) -> str | None:
     """Writes a layout as the record of the node of this name, by `compare_and_swap`."""
-    return compare_and_swap(ask, f"/{bucket}/{RECORD}", layout.dump(name), etag)
+    return compare_and_swap(ask, f"/{bucket}/{RECORD}", dump(layout, name), etag)
 
 
 def may_take(name: str, record: Record, layout: Layout) -> bool:

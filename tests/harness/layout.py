@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from gateway.nodes.layout import HOLD_SECONDS, RECORD, Layout
+from gateway.nodes.record_json import dump, load
 from tests.harness.engine import LAYOUT_BUCKET, Call
 from tests.harness.gateway import Answer, Gateway, Session, history_in
 from tests.harness.http import code
@@ -256,7 +257,7 @@ def names_of(nodes: Iterable[Node]) -> list[str]:
 
 def record_of(node: Node) -> Layout:
     """What the node's record says."""
-    return Layout.load(record_bytes(node))[0]
+    return load(record_bytes(node))[0]
 
 
 def record_bytes(node: Node) -> bytes:
@@ -266,7 +267,7 @@ def record_bytes(node: Node) -> bytes:
 
 def write_record(node: Node, layout: Layout) -> None:
     """Makes this the node's record, by hand."""
-    client, record = node.client(), layout.dump(node.name)
+    client, record = node.client(), dump(layout, node.name)
     if not client.bucket_exists(LAYOUT_BUCKET):
         client.make_bucket(LAYOUT_BUCKET)
     client.put_object(LAYOUT_BUCKET, RECORD, io.BytesIO(record), len(record))

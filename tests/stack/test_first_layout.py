@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 from gateway.nodes.layout import RECORD, Layout
+from gateway.nodes.record_json import dump
 from tests.harness.engine import LAYOUT_BUCKET
 from tests.harness.http import code
 from tests.harness.layout import (
@@ -65,7 +66,7 @@ def test_first_layouts_that_gateways_made_at_once_are_one_and_settled(stack: Sta
     """Each on another node, as where each of two gateways saw one of the nodes late."""
     names = names_of(stack.add_nodes("12"))
     for node in stack.nodes:
-        record = Layout.first(names, unrecorded=names).dump(node.name)
+        record = dump(Layout.first(names, unrecorded=names), node.name)
         node.client().make_bucket(LAYOUT_BUCKET)
         node.client().put_object(LAYOUT_BUCKET, RECORD, io.BytesIO(record), len(record))
     gateway, other = together([stack.add_gateway] * 2)

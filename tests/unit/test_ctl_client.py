@@ -12,6 +12,7 @@ import pytest
 from gateway.ctl.client import NodeClient
 from gateway.ctl.errors import NodeError
 from gateway.nodes.layout import Layout
+from gateway.nodes.record_json import dump
 from gateway.s3.connection import Request
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
@@ -90,7 +91,7 @@ Make = Callable[[bytes | None], FakeNode]
 
 
 def test_the_first_request_on_a_connection_reads_the_record_and_no_other_does(node: Make) -> None:
-    there = node(LAYOUT.dump("a"))
+    there = node(dump(LAYOUT, "a"))
     client, failures = there.client()
     assert [client.ask(GET).body for _ in range(3)] == [b"the node's"] * 3
     assert there.asked == [f"GET {RECORD} 200", *["GET /objgw/x 200"] * 3]
@@ -101,7 +102,7 @@ def test_the_first_request_on_a_connection_reads_the_record_and_no_other_does(no
 
 
 IMPOSTORS = {
-    "another node": (LAYOUT.dump("b"), "it holds what belongs to b"),
+    "another node": (dump(LAYOUT, "b"), "it holds what belongs to b"),
     "a web server": (b"hello", "its record can't be read"),
     "another node's keys": (REFUSES, "unexpected answer: 403 InvalidAccessKeyId"),
     "no record": (None, "no record of the layout"),
@@ -124,17 +125,17 @@ def test_a_node_that_gets_its_record_is_asked_from_then_on(node: Make) -> None:
     there = node(None)
     client, _ = there.client()
     assert client.read_record().layout is None
-    there.record = LAYOUT.dump("a")
+    there.record = dump(LAYOUT, "a")
     assert client.ask(GET).body == b"the node's"
 
 
 def test_a_node_that_became_another_is_asked_for_nothing_else_from_the_next_look_on(
     node: Make,
 ) -> None:
-    there = node(LAYOUT.dump("a"))
+    there = node(dump(LAYOUT, "a"))
     client, _ = there.client()
     client.ask(GET)
-    there.record = LAYOUT.dump("b")
+    there.record = dump(LAYOUT, "b")
     assert client.read_record().own("a") is None
     with pytest.raises(NodeError, match="belongs to b"):
         client.ask(GET)
@@ -142,7 +143,7 @@ def test_a_node_that_became_another_is_asked_for_nothing_else_from_the_next_look
 
 
 def test_who_closes_each_connection_can_not_be_proved(node: Make) -> None:
-    there = node(LAYOUT.dump("a"))
+    there = node(dump(LAYOUT, "a"))
     there.keep = False
     client, failures = there.client()
     with pytest.raises(NodeError, match="closes each connection"):
@@ -152,7 +153,7 @@ def test_who_closes_each_connection_can_not_be_proved(node: Make) -> None:
 
 
 def test_a_connection_that_was_closed_meanwhile_is_replaced_and_proved_again(node: Make) -> None:
-    there = node(LAYOUT.dump("a"))
+    there = node(dump(LAYOUT, "a"))
     client, failures = there.client()
     client.ask(GET)
     assert client._connection

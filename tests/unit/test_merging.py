@@ -16,6 +16,7 @@ from gateway.nodes.merging import (
     precedes,
     split_off,
 )
+from gateway.nodes.record_json import dump, load
 
 
 def begun(at: int, names: str, number: int = 1) -> Layout:
@@ -103,7 +104,7 @@ def test_a_layout_that_was_parted_has_its_own_names_and_objects_anywhere_on_thei
     assert not PARTED.memberships[-1].names
     assert PARTED.memberships[0].epoch > FUSED.memberships[0].epoch
     assert PARTED.version > FUSED.version
-    assert Layout.load(PARTED.dump("a")) == (PARTED, "a")
+    assert load(dump(PARTED, "a")) == (PARTED, "a")
     settled = PARTED.settle()
     assert (set(settled.mentioned), settled.split_from) == ({"a", "b"}, FUSED.origin)
     with pytest.raises(ValueError, match="no node would be left"):

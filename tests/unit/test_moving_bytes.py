@@ -21,10 +21,11 @@ from gateway.ctl.errors import CommandError, LayoutChanged, NodeError
 from gateway.ctl.lock import WorkLock
 from gateway.ctl.source import Source, get_request
 from gateway.nodes.layout import Layout
+from gateway.nodes.record_json import dump
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 
-RECORD = Layout.first(["a"]).dump("a")
+RECORD = dump(Layout.first(["a"]), "a")
 BODY = bytes(range(256)) * 1000
 
 

@@ -17,6 +17,7 @@ from gateway.nodes.layout import POLL_SECONDS, Layout
 from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
 from gateway.nodes.poller import ASKED_SECONDS, CALM_SECONDS, REST_SECONDS, Poller
+from gateway.nodes.record_json import dump
 from gateway.nodes.view import Directory
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
@@ -66,7 +67,7 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
     """It has looked at its node, which has its record, and doesn't lead."""
     script: dict[str, Any] = {}
     exec(RECORDS + SERVER, script)
-    script["RECORDS"].update({"/objgw-layout": b"", "/objgw-layout/layout": LAYOUT.dump("node-1")})
+    script["RECORDS"].update({"/objgw-layout": b"", "/objgw-layout/layout": dump(LAYOUT, "node-1")})
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), script["Handler"]) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()

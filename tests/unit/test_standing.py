@@ -9,6 +9,7 @@ import pytest
 
 from gateway.nodes.holdings import Holdings
 from gateway.nodes.layout import LEASE_SECONDS, Layout
+from gateway.nodes.record_json import dump
 from gateway.nodes.standing import Standing
 from gateway.s3.connection import Reply
 
@@ -20,8 +21,8 @@ def answer(status: int, body: bytes = b"", code: str = "") -> Reply:
     return Reply(status, {"etag": '"1"'}, body, 0)
 
 
-OWN, OTHERS = answer(200, LAYOUT.dump("node-1")), answer(200, LAYOUT.dump("node-2"))
-STRANGE = answer(200, replace(LAYOUT, origin="0123456789abcdef").dump("node-1"))
+OWN, OTHERS = answer(200, dump(LAYOUT, "node-1")), answer(200, dump(LAYOUT, "node-2"))
+STRANGE = answer(200, dump(replace(LAYOUT, origin="0123456789abcdef"), "node-1"))
 NOT_CHANGED, MISSING = answer(304), answer(404, code="NoSuchKey")
 # The answers to the looks, whether a request may go to the node, what is said of it otherwise, and
 # of its trouble.

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.nodes.layout import Layout
+from gateway.nodes.record_json import dump
 from gateway.nodes.store import (
     NO_RECORD,
     Record,
@@ -120,7 +121,7 @@ def test_what_is_no_record_has_a_problem_and_its_etag_and_is_nobodys(body: bytes
 
 
 def test_a_record_without_an_etag_has_a_problem() -> None:
-    record = read_record(answering(Reply(200, {}, LAYOUT.dump("a"), 0)), BUCKET)
+    record = read_record(answering(Reply(200, {}, dump(LAYOUT, "a"), 0)), BUCKET)
     assert record.own("a") is None
     assert "no ETag" in record.trouble("a")
 
