@@ -17,8 +17,8 @@ from gateway.ctl.layout_store import LayoutStore, Survey
 from gateway.ctl.listing import StoredCopy, iso_time
 from gateway.ctl.rebalance import Counts, count_objects, is_tombstone
 from gateway.nodes.layout import Layout
-from gateway.nodes.record_json import document
 from gateway.nodes.placement import OBJECT_ID
+from gateway.nodes.record_json import document
 
 Row = dict[str, Any]  # what is said of one node, or of one copy
 

@@ -110,4 +110,5 @@ def look(node: Member, connection: Connection, seconds: float) -> None:
     reply = node.ask(connection, record_request(node.records_bucket, node.standing.record))
     connection.finish(reply)
     connection.sock.settimeout(node.node_timeout)
-    node.standing.take(sent, reply)
+    if not node.standing.take(sent, reply):
+        connection.usable = False  # it proves nothing, so that no request goes over it

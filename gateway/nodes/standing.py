@@ -151,8 +151,11 @@ class Standing:
             return f"The node of this id lost what it held; {remedy}."
         return "The node of this id has only just come; try again."
 
-    def take(self, sent: float, reply: Reply) -> None:
-        """Notes the answer to a look, which was sent at this monotonic time."""
+    def take(self, sent: float, reply: Reply) -> bool:
+        """Notes the answer to a look, which was sent at this monotonic time.
+
+        Whether it proves that the node is who it has to be.
+        """
         self.tried, self.silent = True, False
         error, detail = "", ""
         try:
@@ -169,6 +172,7 @@ class Standing:
             if self.record.etag:
                 self.holdings = None
             self._judge()
+        return self.usable and not self.starting
 
     def lists(self, holdings: Holdings) -> None:
         """Notes what it holds."""

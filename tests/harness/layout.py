@@ -17,9 +17,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
+
+from minio.error import S3Error
 
 from gateway.nodes.layout import HOLD_SECONDS, RECORD, Layout
 from gateway.nodes.record_json import dump, load
@@ -268,7 +270,7 @@ def record_bytes(node: Node) -> bytes:
 def write_record(node: Node, layout: Layout) -> None:
     """Makes this the node's record, by hand."""
     client, record = node.client(), dump(layout, node.name)
-    if not client.bucket_exists(LAYOUT_BUCKET):
+    with suppress(S3Error):  # it is there, or a gateway makes it just now
         client.make_bucket(LAYOUT_BUCKET)
     client.put_object(LAYOUT_BUCKET, RECORD, io.BytesIO(record), len(record))
 

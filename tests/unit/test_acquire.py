@@ -1,0 +1,98 @@
+"""A connection on which a request may be sent: only one over which the record was read."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from gateway.nodes.acquire import Unusable, acquire
+from gateway.nodes.layout import Layout
+from gateway.nodes.member import Member
+from gateway.nodes.record_json import dump
+from gateway.s3.endpoint import Endpoint
+from gateway.settings import Settings
+
+LAYOUT = Layout.first(["node-1"])
+
+
+def answer(status: int, body: bytes, etag: str = "") -> bytes:
+    head = f"HTTP/1.1 {status} S3\r\nContent-Length: {len(body)}\r\n"
+    return (head + (f"ETag: {etag}\r\n" if etag else "") + "\r\n").encode() + body
+
+
+def record(node: str) -> bytes:
+    return answer(200, dump(LAYOUT, node), f'"{node}"')
+
+
+# What a server answers that isn't (yet) who it has to be, to whoever asks for its record.
+STRANGERS = {
+    "starting": answer(503, b"<Error><Code>XMinioServerNotInitialized</Code></Error>"),
+    "broken": answer(500, b""),
+    "another node": record("node-2"),
+    "no record": answer(404, b"<Error><Code>NoSuchKey</Code></Error>"),
+    "refuses": answer(403, b"<Error><Code>AccessDenied</Code></Error>"),
+    "a web server": answer(200, b"hello", '"x"'),
+}
+
+
+class Server(socketserver.ThreadingTCPServer):
+    """Gives each request the same answer, whatever it asks for."""
+
+    daemon_threads = True
+    answer = record("node-1")
+    asked = 0
+
+
+class Handler(socketserver.StreamRequestHandler):
+    server: Server
+
+    def handle(self) -> None:
+        while self.rfile.readline():
+            while self.rfile.readline() not in (b"\r\n", b""):
+                pass
+            self.server.asked += 1
+            self.wfile.write(self.server.answer)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def node(server: Server) -> Iterator[Member]:
+    endpoint = Endpoint("node-1", "", "127.0.0.1", server.server_address[1], "key", "secret")
+    node = Member(endpoint, Settings())
+    node.standing.expect(LAYOUT)
+    yield node
+    node.close()
+
+
+@pytest.mark.parametrize("stranger", STRANGERS)
+def test_who_is_at_the_address_by_now_is_not_who_was_there_a_moment_ago(
+    node: Member, server: Server, stranger: str
+) -> None:
+    node.release(acquire(node))
+    assert node.standing.leased
+    node.forget()  # the connection broke
+    server.answer = STRANGERS[stranger]
+    for _ in range(2):  # what was found out isn't forgotten
+        with pytest.raises(Unusable):
+            acquire(node)
+    assert node.kept() is None
+    server.answer = record("node-1")
+    node.release(acquire(node))
+
+
+def test_a_connection_that_was_proved_is_used_again_without_a_look(
+    node: Member, server: Server
+) -> None:
+    for _ in range(3):
+        node.release(acquire(node))
+    assert server.asked == 1
