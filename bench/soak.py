@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from tests.harness.stack import Stack
 
 KIB, MIB = 1024, 1024 * 1024
+# Bytes from which on no two versions have the same bytes, and so the same ETag: a condition on one
+# of two empty versions is met by the other, too.
+DISTINCT = 64
 IDLE = 60.0  # seconds after which connections that nobody uses are closed, on both sides
 SPARE = 20  # descriptors that a worker may have more at the end
 HISTORY = "/tmp/history.jsonl"  # in the clients' container
@@ -224,7 +227,7 @@ class Client:
 
     def use_shared(self, kind: str, shared: Shared) -> None:
         if kind == "PUT":
-            version, condition = self.new(shared.sizes), self.condition(shared)
+            version, condition = self.new(shared.sizes, DISTINCT), self.condition(shared)
             size, etags = shared.sizes[version], shared.etags
             shared.stored |= self.put(shared.id, version, size, condition, etags) == 200
             return
@@ -242,11 +245,11 @@ class Client:
         kinds: list[str | int | None] = [None, None, "absent", seen, seen]
         return self.random.choice(kinds)
 
-    def new(self, sizes: dict[int, int]) -> int:
+    def new(self, sizes: dict[int, int], smallest: int = 0) -> int:
         """A new version, of some size."""
         low, high, _ = self.random.choices(SIZES, [weight for _, _, weight in SIZES])[0]
         version = new_version()
-        sizes[version] = self.random.randint(low, high)
+        sizes[version] = max(smallest, self.random.randint(low, high))
         return version
 
     def put(
