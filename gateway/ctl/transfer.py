@@ -34,6 +34,7 @@ from gateway.ctl.listing import StoredCopy, iso_time, parse_document, query, tex
 from gateway.ctl.source import Source, content_md5
 from gateway.s3.body import REPLAY_BYTES, upload_of
 from gateway.s3.connection import Reply, Request
+from gateway.s3.node import tls_context
 
 SINGLE = 5 * 1024 * 1024  # bytes of an object that is moved with one PUT, at most; also of a part
 PARTS = 10_000  # of a multipart upload, at most
@@ -160,13 +161,14 @@ class Transfer:
     def _minio(self) -> minio.Minio:
         endpoint, settings = self.cluster.client(self.owner).endpoint, self.cluster.settings
         timeout = urllib3.Timeout(connect=settings.connect_timeout, read=settings.node_timeout)
+        context = tls_context(settings.nodes_ca) if endpoint.tls else None
         return minio.Minio(
             endpoint.authority,
             endpoint.access_key,
             endpoint.secret_key,
-            secure=False,
+            secure=endpoint.tls,
             region=endpoint.region,
-            http_client=urllib3.PoolManager(timeout=timeout, retries=False),
+            http_client=urllib3.PoolManager(timeout=timeout, retries=False, ssl_context=context),
         )
 
     # -- both

@@ -16,6 +16,7 @@ from docker.models.containers import Container
 from tests.harness.checks import PROMPT, assert_unavailable, has, stores
 from tests.harness.engine import Lab
 from tests.harness.gateway import Gateway
+from tests.harness.http import MIB
 from tests.harness.layout import rebalance, wait_in_force
 from tests.harness.node import Node
 from tests.harness.stack import Stack
@@ -201,17 +202,42 @@ class Authority:
         node.container.start()
 
 
-def test_tls_to_nodes_is_used_where_the_certificate_is_good_and_else_refused_with_the_reason(
-    stack: Stack,
-) -> None:
-    ca, other = trustme.CA(), trustme.CA()
+def add_tls_node(stack: Stack, suffix: str) -> Node:
+    """A node that speaks TLS once an `Authority` has made it."""
     script = (
         "mkdir -p /tmp/certs; cp /data/public.crt /data/private.key /tmp/certs/ 2>/dev/null; "
         "exec minio server --certs-dir /tmp/certs /data"
     )
-    nodes = together(
-        partial(stack.add_node, suffix, entrypoint=["sh", "-c", script]) for suffix in "abc"
-    )
+    return stack.add_node(suffix, entrypoint=["sh", "-c", script])
+
+
+def test_a_rebalance_moves_small_and_large_objects_between_nodes_that_speak_tls(
+    stack: Stack,
+) -> None:
+    ca = trustme.CA()
+    nodes = [add_tls_node(stack, suffix) for suffix in "ab"]
+    for node in nodes:
+        Authority(ca).serve(node, node.address)
+    lines = [line(node, "https") for node in nodes]
+    files = {CA_FILE: ca.cert_pem.bytes()}
+    listed = add_listed(stack, lines[:1], files, OBJGW_NODES_CA_FILE=CA_FILE)
+    bodies = {random_id(): bytes([n]) * (6 * MIB if n % 2 else 100) for n in range(12)}
+    for id, body in bodies.items():
+        eventually(stores, listed.gateway, id, body, within=PROMPT)
+    listed.write(lines)
+    listed.gateway.wait_layout(node.name for node in nodes)
+    rebalance(listed.gateway)
+    rows = listed.gateway.layout()["nodes"]
+    assert sum(row["objects"] for row in rows) == len(bodies)
+    assert all(row["objects"] for row in rows)
+    assert {id: listed.gateway.get(id).body for id in bodies} == bodies
+
+
+def test_tls_to_nodes_is_used_where_the_certificate_is_good_and_else_refused_with_the_reason(
+    stack: Stack,
+) -> None:
+    ca, other = trustme.CA(), trustme.CA()
+    nodes = together(partial(add_tls_node, stack, suffix) for suffix in "abc")
     good, untrusted, misnamed = nodes
     Authority(ca).serve(good, good.address)
     Authority(other).serve(untrusted, untrusted.address)
