@@ -97,10 +97,11 @@ class Settings:
                 parse_nodes(settings.nodes)
             except ValueError as error:
                 raise SettingsError(f"OBJGW_NODES, {error}") from None
-        try:
-            ssl.create_default_context(cadata=settings.nodes_ca or None)
-        except (ssl.SSLError, ValueError):
-            raise SettingsError("OBJGW_NODES_CA has no certificates (PEM)") from None
+        if settings.nodes_ca:
+            try:
+                ssl.create_default_context(cadata=settings.nodes_ca)
+            except (ssl.SSLError, ValueError):
+                raise SettingsError("OBJGW_NODES_CA has no certificates (PEM)") from None
         if settings.node_port > 65535:
             raise SettingsError(f"OBJGW_NODE_PORT={settings.node_port} is out of range")
         # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html

@@ -59,11 +59,9 @@ def count_objects(cluster: Cluster, layout: Layout) -> Counts:
         if copies.keys() == {owner}:
             continue
         counts.work.objects += 1
-        if owner in copies:
-            counts.strays += len(copies) - 1
-        else:
+        counts.strays += len(copies) - 1
+        if owner not in copies:
             counts.misplaced += 1
-            counts.strays += len(copies) - 1
             counts.work.bytes += max(copies.values(), key=lambda copy: copy.age).size
     return counts
 

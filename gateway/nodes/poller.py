@@ -26,7 +26,7 @@ from gateway.background import forever
 from gateway.nodes.acquire import prove
 from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.discovery import Discovery
-from gateway.nodes.holdings import holdings_of, holdings_request
+from gateway.nodes.holdings import Holdings, holdings_of, holdings_request
 from gateway.nodes.layout import HOLD_SECONDS, POLL_SECONDS
 from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
@@ -136,8 +136,7 @@ class Poller:
                 first_proof(node) if node.standing.unanswered else prove(node, LOOK_SECONDS)
             )
             if node.standing.to_be_listed:
-                reply = self.ask(node, holdings_request(self.directory.settings.bucket))
-                node.standing.lists(holdings_of(reply))
+                node.standing.lists(self.holdings(node))
             if node.standing.writable and node.standing.keeps_conditions is None:
                 self.ask(node, Request("PUT", f"/{self._records_bucket}", upload=upload_of(b"")))
                 self._try_conditions(node)
@@ -154,6 +153,10 @@ class Poller:
             self.looked.set()
             with self.directory.changed:
                 self.directory.changed.notify_all()
+
+    def holdings(self, node: Member) -> Holdings:
+        """What a node holds, by the first page of its listing. Raises OSError or UpstreamError."""
+        return holdings_of(self.ask(node, holdings_request(self.directory.settings.bucket)))
 
     def _try_conditions(self, node: Member) -> None:
         """Finds out whether the node's server decides conditions.

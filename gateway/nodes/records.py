@@ -26,7 +26,7 @@ import time
 
 from gateway.background import forever
 from gateway.nodes.discovery import Discovery
-from gateway.nodes.holdings import first_conflict, holdings_of, holdings_request
+from gateway.nodes.holdings import first_conflict
 from gateway.nodes.layout import (
     DELETED,
     HOLD_SECONDS,
@@ -189,11 +189,7 @@ class Records:
     def _nothing_stored(self, layout: Layout) -> bool:
         """Whether no node of the layout has an object: it has only begun to come up."""
         nodes = [self.directory.by_name[name] for name in layout.all_names]
-        return all(
-            node.standing.usable
-            and holdings_of(self.poller.ask(node, holdings_request(self.settings.bucket))).empty
-            for node in nodes
-        )
+        return all(node.standing.usable and self.poller.holdings(node).empty for node in nodes)
 
     def _joining(self, layout: Layout, serving: list[Member]) -> list[str]:
         """The names that join by themselves now: those of empty nodes without a record.
@@ -233,7 +229,7 @@ class Records:
 
         Raises OSError or UpstreamError.
         """
-        held = holdings_of(self.poller.ask(node, holdings_request(self.settings.bucket)))
+        held = self.poller.holdings(node)
         if not (held.complete and held.in_place(node.name, layout.owner)):
             return False
         path = f"/{self.settings.bucket}"

@@ -3,29 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-import pytest
-
 from gateway.nodes.layout import Layout
 from gateway.nodes.membership import ANYWHERE, Membership
-from tests.harness.engine import Lab
 from tests.harness.gateway import Gateway
 from tests.harness.layout import Model, filled, names_of, record_of, text, write_record
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, together
-
-
-@pytest.fixture
-def other(lab: Lab) -> Iterator[Stack]:
-    """A second stack of the test's own: another installation."""
-    stack = Stack(lab)
-    try:
-        yield stack
-    finally:
-        stack.close()
 
 
 def fuse(sides: list[Stack], settled: bool) -> None:

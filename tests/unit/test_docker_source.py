@@ -243,14 +243,14 @@ def test_events_about_nodes_wake_the_reading_and_no_others_do(
     engine.list(container("good"))
     reader.read()
     for name, (each, wakes) in CONCERNS.items():
-        assert reader._followed.concerns(json.dumps(each).encode()) is wakes, name
+        assert reader.events.concerns(json.dumps(each).encode()) is wakes, name
 
 
 def test_a_stream_tells_of_its_begin_and_of_each_event_and_ends_where_it_breaks(
     engine: FakeEngine, reader: DockerReader
 ) -> None:
     engine.events = queue.Queue()
-    changes = reader._followed.changes()
+    changes = reader.events.changes()
     next(changes)
     for each, _ in CONCERNS.values():
         engine.events.put(each)
@@ -265,7 +265,7 @@ def test_a_stream_on_which_nothing_comes_is_opened_again(
 ) -> None:
     monkeypatch.setattr(event_source, "QUIET_SECONDS", 0.1)
     engine.events = queue.Queue()
-    changes = reader._followed.changes()
+    changes = reader.events.changes()
     for _ in range(3):
         next(changes)
     assert engine.asked.count("/events") == 3
@@ -279,7 +279,7 @@ def test_a_proxy_that_forbids_events_is_told_with_its_status(
 ) -> None:
     engine.answers["/events"] = (403, {"message": "no"})
     with pytest.raises(EventsRefused, match="403"):
-        next(reader._followed.changes())
+        next(reader.events.changes())
 
 
 # -- Docker isn't there

@@ -15,9 +15,12 @@ class Source(Protocol):
     """What nodes are read from."""
 
     what: str  # in a sentence of the log
-    events: Events | None  # what tells of changes, where there is such a thing
-    events_suffice: bool  # they tell of all changes
+    events_suffice: bool  # the events tell of all changes
     separate: str  # how the nodes are on different networks, so that they needn't belong together
+
+    @property
+    def events(self) -> Events | None:
+        """What tells of changes, where there is such a thing."""
 
     def trouble(self, error: Exception) -> str:
         """Why the nodes can't be read, and what to do about it; without anything secret."""

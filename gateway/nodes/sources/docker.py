@@ -92,8 +92,7 @@ class DockerReader:
         self._told: dict[str, str] = {}
         self._unusable: dict[str, str] = {}  # the same of the reading that is under way
         self._swarm = Swarm(node_name)
-        self._followed = Events(node_name, timeout)
-        self.events: Events | None = self._followed
+        self.events = Events(node_name, timeout)
         # Whether events tell all that can change: no event tells of another host's task, or that
         # a secret can be read by now.
         self.events_suffice = False
@@ -148,7 +147,7 @@ class DockerReader:
         ids = {endpoint.container for endpoint in endpoints}
         self._known = {id: keys for id, keys in self._known.items() if id in ids}
         self._told = self._unusable
-        self._followed.containers |= {own_id} if own_id else set()
+        self.events.containers |= {own_id} if own_id else set()
         self.events_suffice = not manager and not any(each.problem for each in endpoints)
         return endpoints
 
@@ -220,7 +219,7 @@ class DockerReader:
         On a `manager` of a Swarm, those of tasks aren't among them: they are read as tasks.
         """
         listed = client.api.containers(all=True, filters={"name": re.escape(self.node_name)})
-        self._followed.containers = {each["Id"] for each in listed if each.get("Id")}
+        self.events.containers = {each["Id"] for each in listed if each.get("Id")}
         for container in listed:
             name = ""
             try:

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 from gateway.node_list import ListedNode, parse_nodes
-from gateway.nodes.sources.events import Events
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 
@@ -24,7 +23,7 @@ class NodeList:
     """Reads the nodes from the list."""
 
     what = "the list of nodes"
-    events: Events | None = None
+    events = None
     events_suffice = False
     separate = ""  # who lists them says that they belong together
 
