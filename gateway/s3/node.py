@@ -186,7 +186,10 @@ class Node:
             if isinstance(error.__cause__, TimeoutError):  # it doesn't read, so it won't answer
                 raise
             return self._early_reply(connection, method)
-        return connection.reply(method)
+        reply = connection.reply(method)
+        if reply.status >= 400:
+            connection.usable = False  # MinIO closes it after a 412, and doesn't say so
+        return reply
 
     def _early_reply(self, connection: Connection, method: str) -> Reply:
         """A node that refuses an upload may answer and close before it has read everything."""

@@ -310,6 +310,13 @@ class Gateway(Client):
         log: Any = self.container.logs(since=since)
         return bytes(log).decode(errors="replace")
 
+    def lines(self, part: str) -> list[str]:
+        """The log's lines with this part, once there is one: Docker's log lags behind."""
+        found: list[str] = eventually(
+            lambda: [line for line in self.logs().splitlines() if part in line]
+        )
+        return found
+
     def ctl(self, *arguments: str) -> Done:
         """objgwctl.py, run in the gateway's container."""
         ran: Any = self.container.exec_run(

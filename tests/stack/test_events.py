@@ -92,8 +92,8 @@ def test_a_stream_that_broke_is_opened_again_and_what_happened_meanwhile_is_foun
     eventually(calm, relay, 3)  # a stream again, and no poll
     other.container.kill()
     eventually(told, gateway, ids[1], "not running", within=SOON)
-    assert "Docker can't be read, the last list stays: tcp://" in gateway.logs()
-    assert "refuses connections: see whether Docker runs there" in gateway.logs()
+    assert gateway.lines("Docker can't be read, the last list stays: tcp://")
+    assert gateway.lines("refuses connections: see whether Docker runs there")
 
 
 def test_where_a_proxy_forbids_events_the_list_is_polled_which_is_said_once(stack: Stack) -> None:
@@ -107,7 +107,7 @@ def test_where_a_proxy_forbids_events_the_list_is_polled_which_is_said_once(stac
     eventually(told, gateway, id, "not running")
     node.container.start()
     eventually(lambda: gateway.get(id).body == b"here")
-    lines = [line for line in gateway.logs().splitlines() if "gives no events (403" in line]
+    lines = gateway.lines("gives no events (403")
     assert len(lines) == 1
     assert "read every 2 s; a socket proxy needs EVENTS=1" in lines[0]
     proxy.shutdown()

@@ -253,5 +253,5 @@ def test_up_is_only_a_node_that_would_serve_a_signed_request_now(stack: Stack) -
         for node in document["nodes"]:
             assert said.get(node["name"], "") in (node["last_error"] or ""), node
     for name, reason in said.items():
-        assert f"WARNING objgw.status node {name} is down: " in gateway.logs()
-        assert reason in gateway.logs()
+        assert gateway.lines(f"WARNING objgw.status node {name} is down: ")
+        assert gateway.lines(reason)

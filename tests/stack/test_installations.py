@@ -44,7 +44,7 @@ def begin(stack: Stack) -> tuple[Gateway, list[str]]:
 
 
 def refused_lines(gateway: Gateway) -> list[str]:
-    return [line for line in gateway.logs().splitlines() if "nothing is served" in line]
+    return gateway.lines("nothing is served")
 
 
 def test_a_gateway_on_the_host_beside_two_installations_serves_neither_and_leaves_both_as_they_are(
@@ -203,7 +203,7 @@ def test_nodes_with_objects_in_place_begin_without_records_and_one_with_others_i
         always(lambda: gateway.get(next(iter(theirs))).status == 404, seconds=LONG)
     assert [bucket.name for bucket in strange.client().list_buckets()] == [BUCKET]
     assert record_of(nodes[0]).names == tuple(names_of(nodes))
-    lines = [line for line in gateway.logs().splitlines() if f"add {strange.name}" in line]
+    lines = gateway.lines(f"add {strange.name}")
     assert [line for line in lines if " WARNING objgw node" in line] == lines[:1]
     assert f"{strange.name} holds objects without a record" in gateway.ctl("nodes").output
     assert gateway.ctl("add", strange.name).code == 0
