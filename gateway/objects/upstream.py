@@ -82,7 +82,9 @@ class Upstream:
             self.discovery.refresh()
             node = self.directory.named(node.name) or node
         if not node.host:
-            raise unavailable("The node of this id is not running.")
+            problem = node.endpoint.problem
+            why = f"can't be reached: {problem}" if problem else "is not running"
+            raise unavailable(f"The node of this id {why}.")
         return node
 
     def exchange(

@@ -207,3 +207,10 @@ def test_a_slow_name_server_holds_up_nobody_for_long_and_only_its_own_name(
     assert resolver.addresses({"slow", "store"}) == {"slow": None, "store": "10.0.0.1"}
     names.slow["slow"].set()
     wait_for(resolver, "slow", "10.0.0.9")
+
+
+def test_a_node_whose_name_has_no_address_says_so(names: Names) -> None:
+    names.answers["store"] = socket.gaierror(socket.EAI_NONAME, "no such name")
+    source = NodeList(Settings.from_environ({"OBJGW_NODES": "a=http://k:s@store:9000"}))
+    (endpoint,) = source.read()
+    assert (endpoint.host, endpoint.problem) == (None, "no address is known for the name store")

@@ -53,7 +53,10 @@ class NodeList:
 def endpoint(node: ListedNode, address: str | None) -> Endpoint:
     """Where a node of the list is reached, at this address."""
     keys = node.access_key, node.secret_key, node.region
-    return Endpoint(node.name, "", address, node.port, *keys, tls=node.tls, hostname=node.host)
+    problem = "" if address else f"no address is known for the name {node.host}"
+    return Endpoint(
+        node.name, "", address, node.port, *keys, problem=problem, tls=node.tls, hostname=node.host
+    )
 
 
 class Resolver:
