@@ -186,7 +186,7 @@ def test_what_has_a_wrong_label_is_left_out_and_told_with_the_reason(labelled: L
         told = "has a node's name or label and can't be used: its label objgw"
         eventually(labelled.logged, f"{name} {told}.port is no port", within=PROMPT)
         eventually(labelled.logged, f"{unnamed.name} {told}.node is no name", within=PROMPT)
-        eventually(lambda: states(gateway)[name] == "wrong", within=PROMPT)
+        eventually(lambda: states(gateway).get(name) == "wrong", within=PROMPT)
         (node,) = [each for each in health(gateway)["nodes"] if each["name"] == name]
         assert (node["role"], node["last_error"]) == ("outside", no_port)
         assert set(gateway.layout()["names"]) == before
