@@ -101,13 +101,13 @@ def labelled(lab: Lab) -> Iterator[Labelled]:
             "c", user, password, hidden(user, password), entrypoint=HIDDEN, node_labels=files
         )
         gateway = stack.add_gateway(start=False)
-        all = Labelled(stack, plain, cold, filed, gateway)
-        all.write(ACCESS, f"{filed.user}\n")
-        all.write(SECRET, f"{filed.password}\n")
+        made = Labelled(stack, plain, cold, filed, gateway)
+        made.write(ACCESS, f"{filed.user}\n")
+        made.write(SECRET, f"{filed.password}\n")
         gateway.start()
         gateway.wait_up()
         gateway.wait_ready()
-        yield all
+        yield made
 
 
 def test_nodes_by_name_by_label_and_with_keys_in_files_stand_beside_each_other(
