@@ -107,6 +107,7 @@ def labelled(lab: Lab) -> Iterator[Labelled]:
         gateway.start()
         gateway.wait_up()
         gateway.wait_layout(node.name for node in stack.nodes)
+        gateway.wait_ready()
         yield made
 
 
