@@ -45,7 +45,8 @@ class Settings:
     nodes_ca: str = ""  # certificates (PEM) that TLS to listed nodes trusts; empty: the system's
     node_name: str = "amazin-object-storage-node"  # a container whose name contains it is a node
     network: str = ""  # the Docker network that nodes are on; empty: all that the gateway is on
-    node_port: int = 9000
+    # On which nodes serve S3 that have no label for it. Unset, it is the usual one of each make.
+    node_port: int = 0
     bucket: str = "objgw"  # made on each node where it isn't there
     discovery_seconds: float = 2.0  # between two looks at Docker
     docker_timeout: int = 5  # seconds that Docker may take for an answer
@@ -102,7 +103,7 @@ class Settings:
                 ssl.create_default_context(cadata=settings.nodes_ca)
             except (ssl.SSLError, ValueError):
                 raise SettingsError("OBJGW_NODES_CA has no certificates (PEM)") from None
-        if settings.node_port > 65535:
+        if "node_port" in given and not 0 < settings.node_port < 65536:
             raise SettingsError(f"OBJGW_NODE_PORT={settings.node_port} is out of range")
         # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
         if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,54}[a-z0-9]", settings.bucket):

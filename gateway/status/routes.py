@@ -121,7 +121,7 @@ class Status:
         conflict = self._directory.conflict
         for node in list(self._directory.by_name.values()):
             role = self._directory.role(node)
-            if role == "outside" and not node.host:
+            if role == "outside" and not (node.host or node.endpoint.problem):
                 continue
             known = watched["nodes"].get(node.name, {"state": "pending"})
             nodes.append(

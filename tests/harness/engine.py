@@ -130,12 +130,13 @@ class DockerRelay:
 
     `close` refuses them, `hang` leaves them without an answer, `open` is as at the start.
     `connections` and `requests` count what came in; `delay` holds each request up, in seconds.
-    Where `events` is False, it cuts each connection on which Docker's events are asked for.
+    Where `events` is False, it cuts each connection on which Docker's events are asked for; where
+    `labels` is, no container has the label of a node.
     """
 
     def __init__(self) -> None:
         self.port, self.connections, self.requests, self.delay = 0, 0, 0, 0.0
-        self.events = True
+        self.events = self.labels = True
         self._sockets: list[socket.socket] = []
         self._listener: socket.socket | None = None
         self._flows = threading.Event()
@@ -183,6 +184,8 @@ class DockerRelay:
                     self.requests += data.count(b" HTTP/1.1\r\n")
                     if not self.events and b"/events?" in data:
                         break
+                    if not self.labels:
+                        data = data.replace(b"objgw.node", b"objgw.none")
                     time.sleep(self.delay)
                 self._flows.wait()
                 sink.sendall(data)

@@ -31,7 +31,8 @@ class Node:
     """A MinIO container with a volume of its own: what happens to the container, the objects stay.
 
     `env` replaces the variables with the keys (MINIO_ROOT_USER, MINIO_ROOT_PASSWORD) that it's
-    given otherwise; `entrypoint` is for a node that doesn't take its keys from them.
+    given otherwise; `entrypoint` is for a node that doesn't take its keys from them. A node whose
+    name is a label, one of `node_labels`, has a `container_name` of its own.
     """
 
     stack: NodeStack
@@ -42,6 +43,9 @@ class Node:
     env: Mapping[str, str] | None = None
     region: str = "us-east-1"
     entrypoint: list[str] | None = None
+    port: int = 9000
+    node_labels: Mapping[str, str] = field(default_factory=dict)
+    container_name: str = ""
     container: Container = field(init=False)
     address: str = field(init=False, default="")
 
@@ -53,10 +57,10 @@ class Node:
         lab.docker.volumes.create(self.name, labels=stack.labels)
         self.container = lab.docker.containers.create(
             MINIO,
-            None if self.entrypoint else "server /data",
+            None if self.entrypoint else f"server --address :{self.port} /data",
             entrypoint=self.entrypoint,
-            name=self.name,
-            labels=stack.labels,
+            name=self.container_name or self.name,
+            labels={**stack.labels, **self.node_labels},
             environment={
                 **({"MINIO_SITE_REGION": self.region} if self.region != "us-east-1" else {}),
                 **(keys if self.env is None else self.env),
@@ -87,7 +91,7 @@ class Node:
         self.wait_live()
 
     def wait_live(self) -> None:
-        url = f"http://{self.address}:9000/minio/health/live"
+        url = f"http://{self.address}:{self.port}/minio/health/live"
         eventually(lambda: urllib.request.urlopen(url, timeout=2).status == 200, within=120)
 
     def stop(self) -> None:
@@ -129,7 +133,11 @@ class Node:
     def client(self) -> minio.Minio:
         """A client for this node past the gateway; what it does isn't in `calls`."""
         client = minio.Minio(
-            f"{self.address}:9000", self.user, self.password, secure=False, region=self.region
+            f"{self.address}:{self.port}",
+            self.user,
+            self.password,
+            secure=False,
+            region=self.region,
         )
         client.set_app_info("objgw-tests", "1")
         return client

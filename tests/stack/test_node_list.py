@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +9,10 @@ from urllib.parse import quote
 
 import pytest
 import trustme
-from docker.models.containers import Container
 
 from tests.harness.checks import PROMPT, assert_unavailable, has, stores
 from tests.harness.engine import Lab
-from tests.harness.gateway import Gateway
+from tests.harness.gateway import Gateway, put_file
 from tests.harness.http import MIB
 from tests.harness.layout import rebalance, wait_in_force
 from tests.harness.node import Node
@@ -29,17 +26,6 @@ CA_FILE = "/srv/ca.pem"
 def line(node: Node, scheme: str = "http", host: str = "", password: str = "") -> str:
     keys = f"{quote(node.user, safe='')}:{quote(password or node.password, safe='')}"
     return f"{node.name}={scheme}://{keys}@{host or node.address}:9000"
-
-
-def put_file(container: Container, path: str, text: bytes) -> None:
-    """Writes a file into a container, which needn't run."""
-    folder, _, name = path.rpartition("/")
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        info = tarfile.TarInfo(name)
-        info.size, info.mode = len(text), 0o644
-        tar.addfile(info, io.BytesIO(text))
-    assert container.put_archive(folder, archive.getvalue())
 
 
 @dataclass

@@ -106,6 +106,23 @@ def test_names_come_and_go_with_the_scale_and_not_with_the_tasks(swarm: Swarm, p
     swarm.records(pile, {})
 
 
+def test_labels_of_a_service_and_of_its_containers_say_what_its_tasks_are(
+    swarm: Swarm, pile: str
+) -> None:
+    given = f"--label objgw.node=cold-{pile} --label objgw.port=1 --container-label objgw.port=9100"
+    swarm.manager.docker(sleeping(f"web-{pile}", "--replicas 2", given))
+    records = swarm.records("no-name-has-this", {f"cold-{pile}.1": True, f"cold-{pile}.2": True})
+    assert {record["port"] for record in records.values()} == {9100}
+    swarm.manager.docker(f"service update -d --label-add objgw.port=9200 web-{pile}")
+    swarm.manager.docker(f"service update -d --container-label-rm objgw.port web-{pile}")
+
+    def changed() -> bool:
+        now = swarm.records("no-name-has-this")
+        return {record["port"] for record in now.values() if record["host"]} == {9200}
+
+    eventually(changed, within=120)
+
+
 def test_a_task_of_a_global_service_is_named_after_its_host(swarm: Swarm, pile: str) -> None:
     swarm.manager.docker(sleeping(pile, "--mode global"))
     swarm.records(pile, {f"{pile}.{swarm.manager.docker_read('node ls -q')}": True})

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.nodes.sources.containers import address_of
 from gateway.nodes.sources.docker import DockerReader, separate_networks
 from gateway.nodes.sources.found import Found, LeftOut, Own
 from gateway.nodes.sources.keys import Config
@@ -60,8 +61,8 @@ def test_a_node_is_reached_by_its_address_on_the_network_that_counts(
     own = reader._own(None, None)
     if address is None:
         with pytest.raises(LeftOut):
-            reader._address(CONTAINER, own)
+            address_of(CONTAINER, own)
     else:
-        shared, host, problem = reader._address(CONTAINER, own)
+        shared, host, problem = address_of(CONTAINER, own)
         assert (host, problem) == (address, "")
         assert shared

@@ -1,9 +1,13 @@
 """Docker as the source of nodes: which containers are nodes, at which address, with which keys.
 
-A node is a container whose name contains `node_name` and that shares a Docker network with this
-process, or is on the one `network` that was named. On the manager of a Swarm, tasks are nodes, too:
-`gateway.nodes.sources.swarm`. A reading takes one list call, and one inspect call for each
+A node is a container whose name contains `node_name`, or that has the label `objgw.node`, and that
+shares a Docker network with this process, or is on the one `network` that was named:
+`gateway.nodes.sources.containers`. On the manager of a Swarm, tasks are nodes, too:
+`gateway.nodes.sources.swarm`. A reading takes two list calls, and one inspect call for each
 container that is new.
+
+What a node is asked with comes from its labels; what they don't say, from the settings; and what
+those don't say, from its image and its environment.
 
 Docker is taken as it comes: Podman and others list containers without settings or networks. One
 that can't be understood, or can't be reached, is left out, and the log says so once, with the
@@ -17,40 +21,34 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import docker
 import docker.errors
 
+from gateway.nodes.sources.containers import NOT_UNDERSTOOD, Containers
 from gateway.nodes.sources.events import Events
-from gateway.nodes.sources.found import Found, LeftOut, Own
+from gateway.nodes.sources.found import Found, Own
 from gateway.nodes.sources.keys import (
-    KEY_FILES,
-    SECRETS,
     Config,
+    NoKeys,
     environment,
-    keys_from_env,
+    keys_of,
+    read_key,
     region_from_env,
-    with_key_files,
 )
+from gateway.nodes.sources.labels import KEY_FILES
+from gateway.nodes.sources.makes import Pair, make_of
 from gateway.nodes.sources.swarm import Swarm
 from gateway.nodes.sources.trouble import docker_host, trouble
 from gateway.s3.endpoint import Endpoint
 
 log = logging.getLogger("objgw")
 
-# Compose puts 12 hex digits before a container's name while it makes its successor.
-RECREATING = re.compile(r"^[0-9a-f]{12}_")
 # Docker mounts these three files into every container from a folder that is named after it; with
 # `network_mode: container:X` it is X's, whose networks are the ones that count.
 OWN_CONTAINER = re.compile(r"/containers/([0-9a-f]{64})/\S+ /etc/(?:hostname|hosts|resolv\.conf) ")
-
-
-# What an engine says that is none: a field is missing, or isn't of its type.
-NOT_UNDERSTOOD = (AttributeError, KeyError, TypeError, ValueError, IndexError)
 
 
 def own_container_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | None:
@@ -62,10 +60,6 @@ def own_container_id(mountinfo: Path = Path("/proc/self/mountinfo")) -> str | No
     return found[1] if found else None
 
 
-class Unreadable(Exception):
-    """A secret with a node's keys can't be read; the text says why."""
-
-
 class DockerReader:
     """Reads the nodes from Docker.
 
@@ -75,7 +69,8 @@ class DockerReader:
     what = "Docker"
 
     def __init__(self, node_name: str, node_port: int, timeout: int, network: str = "") -> None:
-        """`node_name` is part of the name of each node.
+        """`node_name` is part of the name of each node that has no label; `node_port` is the port
+        of those that have no label for it, or 0 for the one that is usual for their make.
 
         `timeout` is the seconds that Docker may take for an answer. `network` is the name of the
         only Docker network that counts; empty: all do that this process is on.
@@ -86,15 +81,18 @@ class DockerReader:
         self.separate = ""
         self._told_nothing = False  # that no node is on the network was logged
         self._client: docker.DockerClient | None = None
-        # Access key, secret key and region, by the id of the container or task.
-        self._known: dict[str, tuple[str, str, str]] = {}
-        # What was logged of containers and tasks that can't be used: the reason by the id.
+        # What each container or task was made from, by its id; and the keys that were read last, by
+        # its id and the files that its labels name.
+        self._made: dict[str, Config] = {}
+        self._keys: dict[tuple[str, Pair | None], Pair] = {}
+        # What was logged of containers, tasks and services: the line by the id.
         self._told: dict[str, str] = {}
-        self._unusable: dict[str, str] = {}  # the same of the reading that is under way
-        self._swarm = Swarm(node_name)
+        self._telling: dict[str, str] = {}  # the same of the reading that is under way
+        self._containers = Containers(node_name, self._leave_out)
+        self._swarm = Swarm(node_name, self._leave_out)
         self.events = Events(node_name, timeout)
-        # Whether events tell all that can change: no event tells of another host's task, or that
-        # a secret can be read by now.
+        # Whether events tell all that can change: no event tells of another host's task, that a
+        # file with a key has changed, or that a secret can be read by now.
         self.events_suffice = False
 
     def read(self) -> list[Endpoint]:
@@ -126,67 +124,107 @@ class DockerReader:
         own_id = own_container_id()
         own = self._own(client, own_id)
         manager = self._swarm.is_manager(client)
-        self._unusable = {}
-        best: dict[str, Found] = {}
-        for found in [
-            *self._containers(client, own, manager),
+        self._telling = {}
+        found = [
+            *self._containers.nodes(client, own, manager),
             *(self._swarm.tasks(client, own) if manager else ()),
-        ]:
-            if found.name not in best or found.rank > best[found.name].rank:
-                best[found.name] = found
+        ]
+        best = self._best(found)
         self.separate = separate_networks(best.values()) if own.networks is None else ""
         if self.network and not best and not self._told_nothing:
             log.warning(
-                "no node is found: no container with %r in its name is on the Docker network %s, "
-                "which OBJGW_NETWORK names, or the gateway's own container isn't on it",
+                "no node is found: no container with %r in its name, or the label objgw.node, is "
+                "on the Docker network %s, which OBJGW_NETWORK names, or the gateway's own "
+                "container isn't on it",
                 self.node_name,
                 self.network,
             )
         self._told_nothing = bool(self.network and not best)
         endpoints = [each for name in sorted(best) if (each := self._endpoint(best[name]))]
-        ids = {endpoint.container for endpoint in endpoints}
-        self._known = {id: keys for id, keys in self._known.items() if id in ids}
-        self._told = self._unusable
-        self.events.containers |= {own_id} if own_id else set()
-        self.events_suffice = not manager and not any(each.problem for each in endpoints)
+        self._forget_others(endpoints)
+        self.events.containers = self._containers.ids | ({own_id} if own_id else set())
+        changing = any(each.labels.key_files for each in best.values())
+        problems = any(each.problem for each in endpoints)
+        self.events_suffice = not (manager or changing or problems)
         return endpoints
 
-    def _cannot_use(self, id: str, name: str, reason: str) -> None:
+    def _forget_others(self, endpoints: list[Endpoint]) -> None:
+        """Forgets what was kept of containers and tasks that aren't there any more."""
+        ids = {endpoint.container for endpoint in endpoints}
+        self._made = {id: made for id, made in self._made.items() if id in ids}
+        self._keys = {of: keys for of, keys in self._keys.items() if of[0] in ids}
+        self._told = self._telling
+
+    def _best(self, found: Iterable[Found]) -> dict[str, Found]:
+        """By name the one that counts; of the others, those that run are told of."""
+        best: dict[str, Found] = {}
+        for each in sorted(found, key=lambda each: each.rank, reverse=True):
+            first = best.setdefault(each.name, each)
+            if first is not each and (each.host or each.problem):
+                self._leave_out(
+                    each.id,
+                    f"{each.name} ({each.id[:12]})",
+                    f"{first.id[:12]} has the same node name, and counts: of those that run and "
+                    "can be used, it is the newest",
+                )
+        return best
+
+    def _leave_out(self, id: str, name: str, reason: str) -> None:
         """Says once why a container or a task is no node, or one that can't be asked."""
-        self._unusable[id] = reason
-        if self._told.get(id) != reason:
-            log.warning("%s has a node's name and can't be used: %s", name, reason)
+        self._tell(id, f"{name} has a node's name or label and can't be used: {reason}")
+
+    def _tell(self, id: str, line: str) -> None:
+        """Logs a line about a container or a task, unless the last reading has brought it, too."""
+        self._telling[id] = line
+        if self._told.get(id) != line:
+            log.warning("%s", line)
 
     def _endpoint(self, found: Found) -> Endpoint | None:
         """None where the container was removed since it was listed."""
-        keys, problem = self._known.get(found.id), found.problem
-        if keys is None and not problem:
+        problem = found.problem
+        if not problem:
             try:
-                keys, problem = self._keys(found.config()), ""
+                return self._usable(found)
             except docker.errors.NotFound:
                 return None
             except docker.errors.APIError as error:
                 problem = f"Docker can't say what it was made from: {error}"
-            except Unreadable as error:
+            except NoKeys as error:
                 problem = str(error)
             except NOT_UNDERSTOOD as error:
                 problem = f"what Docker says of it isn't understood: {error!r}"
-        if problem or keys is None:
-            self._cannot_use(found.id, found.name, problem)
-            return Endpoint(found.name, found.id, problem=problem)
-        self._known[found.id] = keys
-        return Endpoint(found.name, found.id, found.host, self.node_port, *keys)
+        self._leave_out(found.id, found.name, problem)
+        return Endpoint(found.name, found.id, problem=problem)
 
-    @staticmethod
-    def _keys(config: Config) -> tuple[str, str, str]:
-        """Access key, secret key and region. Raises Unreadable."""
-        try:
-            env = with_key_files(environment(config.env), config.secrets)
-        except (OSError, ValueError) as error:
-            # The error is about a file. Its text doesn't have the file's content.
-            why = error.strerror if isinstance(error, OSError) else "it isn't text"
-            raise Unreadable(f"a secret with its keys can't be read: {why}") from None
-        return (*keys_from_env(env, config.image), region_from_env(env))
+    def _usable(self, found: Found) -> Endpoint:
+        """Raises NoKeys, one of NOT_UNDERSTOOD, or docker.errors.APIError."""
+        if found.id not in self._made:
+            self._made[found.id] = found.config()
+        made = self._made[found.id]
+        region = found.labels.region or region_from_env(environment(made.env), made.image)
+        port = found.labels.port or self.node_port or make_of(made.image).port
+        keys = self._keys_of(found, made)
+        return Endpoint(found.name, found.id, found.host, port, *keys, region)
+
+    def _keys_of(self, found: Found, made: Config) -> Pair:
+        """The keys in the files that labels name, as they are now; else those of the environment.
+
+        A file that can't be read any more may be about to be written: the last keys stay, and the
+        log says so. Raises NoKeys where there are none.
+        """
+        files = found.labels.key_files
+        keys = self._keys.get((found.id, files))
+        if files is None:  # its server, too, has read them once
+            keys = keys or keys_of(made)
+        else:
+            try:
+                keys = keys_in(files)
+            except NoKeys as error:
+                if keys is None:
+                    raise
+                self._tell(found.id, f"{found.name}: {error}; the last keys stay")
+        self._keys[found.id, files] = keys
+        return keys
 
     def _own(self, client: docker.DockerClient, id: str | None) -> Own:
         own = self._own_container(client, id)
@@ -211,88 +249,16 @@ class DockerReader:
             return Own(me["Image"], service, task, host=local)
         return Own(me["Image"], service, task, networks)
 
-    # -- containers
 
-    def _containers(self, client: docker.DockerClient, own: Own, manager: bool) -> Iterator[Found]:
-        """The containers of this host that are nodes.
-
-        On a `manager` of a Swarm, those of tasks aren't among them: they are read as tasks.
-        """
-        listed = client.api.containers(all=True, filters={"name": re.escape(self.node_name)})
-        self.events.containers = {each["Id"] for each in listed if each.get("Id")}
-        for container in listed:
-            name = ""
-            try:
-                name = self._node_name(container, manager) or ""
-                if name:
-                    yield self._found(client, name, container, own)
-            except LeftOut as reason:
-                self._cannot_use(container["Id"], name, str(reason))
-            except NOT_UNDERSTOOD as error:
-                name, id = name or str(container.get("Names")), str(container.get("Id"))
-                self._cannot_use(id, name, f"what Docker lists isn't understood: {error!r}")
-
-    def _found(
-        self, client: docker.DockerClient, name: str, container: dict[str, Any], own: Own
-    ) -> Found:
-        """What Docker lists of a container with a node's name. Raises LeftOut where it is none."""
-        labels = container.get("Labels") or {}
-        if labels.get("com.docker.compose.oneoff") == "True":
-            raise LeftOut("it is a one-off container of docker-compose run")
-        if own.image and container.get("ImageID") == own.image:
-            raise LeftOut("it is a gateway")
-        shared, host, problem = self._address(container, own)
-        return Found(
-            name,
-            container["Id"],
-            host,
-            container.get("Created") or 0,
-            partial(self._inspect, client, container["Id"]),
-            problem,
-            shared,
-        )
-
-    def _node_name(self, container: dict[str, Any], manager: bool) -> str | None:
-        """The name of the node that a container is, or None where it has no node's name.
-
-        None is also what is a task, where the manager's tasks are read.
-        """
-        # A name with more than one slash is the alias of a link.
-        names = [name[1:] for name in container.get("Names") or () if name.count("/") == 1]
-        task = (container.get("Labels") or {}).get("com.docker.swarm.task.id")
-        if not names or (task and manager):
-            return None
-        name = RECREATING.sub("", names[0]).removesuffix(f".{task}")
-        return name if self.node_name in name else None
-
-    def _address(self, container: dict[str, Any], own: Own) -> tuple[list[str], str | None, str]:
-        """The container's networks that we can reach, its address there, and why there is none.
-
-        The address is None without a reason where the container doesn't run. Raises LeftOut where
-        it has no such network.
-        """
-        networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
-        shared = sorted(name for name in networks if own.networks is None or name in own.networks)
-        if not shared:
-            raise LeftOut("it shares no network with the gateway")
-        if container["State"] != "running":  # a paused one accepts connections and never answers
-            return shared, None, ""
-        attached = [networks[name] or {} for name in shared]
-        for field in ("IPAddress", "GlobalIPv6Address"):
-            if host := next(filter(None, (each.get(field) for each in attached)), None):
-                return shared, host, ""
-        if "host" in shared and own.host:
-            return shared, own.host, ""
-        return shared, None, "it has no address on a network that the gateway reaches"
-
-    @staticmethod
-    def _inspect(client: docker.DockerClient, id: str) -> Config:
-        config = client.api.inspect_container(id).get("Config") or {}
-        # What the image set can't be told from what was given: a secret of ours may have such a
-        # name by chance.
-        ours = {file.name for file in SECRETS.glob("*")} - {default for _, default, _ in KEY_FILES}
-        names = {name: name for name in ours}
-        return Config(config.get("Env") or [], config.get("Image") or "", names)
+def keys_in(files: Pair) -> Pair:
+    """The access and the secret key in the files that labels name. Raises NoKeys."""
+    keys = []
+    for label, path in zip(KEY_FILES, files, strict=True):
+        try:
+            keys.append(read_key(path))
+        except NoKeys as error:
+            raise NoKeys(f"the file of its label {label} {error}") from None
+    return keys[0], keys[1]
 
 
 def separate_networks(found: Iterable[Found]) -> str:

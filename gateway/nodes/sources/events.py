@@ -6,7 +6,7 @@
 An event only wakes whoever reads the list of nodes; what has changed, the list says. So an event
 that is lost or not understood does no harm beyond its delay. The engine sends only kinds of events
 that can concern a node, and of those only the ones count that are about a container with a node's
-name, or about this process's own.
+name or label, or about this process's own.
 
 A stream can hang without an end: what stands before the engine may drop it silently. So one on
 which nothing has come for `QUIET_SECONDS` is given up, and the next one is opened. What happened in
@@ -24,6 +24,8 @@ from typing import Any
 import docker
 import requests
 import urllib3
+
+from gateway.nodes.sources.labels import NODE
 
 # `die` comes with each end of a container, whether it was stopped, killed or ended by itself.
 FILTERS = {
@@ -50,7 +52,7 @@ class Events:
     def __init__(self, node_name: str, timeout: int) -> None:
         """`node_name` is part of each node's name; `timeout` is the seconds to connect."""
         self.node_name, self.timeout = node_name, timeout
-        # The ids of containers whose networks count: those with a node's name, and our own.
+        # The ids of containers whose networks count: those that may be nodes, and our own.
         self.containers: Set[str] = frozenset()
         self._client: docker.DockerClient | None = None
 
@@ -83,8 +85,10 @@ class Events:
             if event["Type"] == "network":
                 return about.get("container") in self.containers
             names = (about.get("name", ""), about.get("oldName", ""))
-            return event["Actor"]["ID"] in self.containers or any(
-                self.node_name in name for name in names
+            return (
+                event["Actor"]["ID"] in self.containers
+                or NODE in about  # which has a container's labels, too
+                or any(self.node_name in name for name in names)
             )
         except (ValueError, KeyError, TypeError, AttributeError):
             return True  # it is none that we know, and a reading costs little

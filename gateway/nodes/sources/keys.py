@@ -1,19 +1,28 @@
-"""A node's keys, as its server itself finds them: in its environment and its secrets."""
+"""A node's keys: as its server itself finds them, in its environment and its secrets, or in files.
+
+The files are those that a container's labels name, in the gateway's own container. They are read
+again at each reading of Docker, so that they may change.
+"""
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.nodes.sources.makes import (
+    GARAGE_KEYS,
+    RUSTFS_KEYS,
+    SEAWEEDFS_KEYS,
+    VERSITYGW_KEYS,
+    Pair,
+    make_of,
+)
+
 SECRETS = Path("/run/secrets")  # where Docker mounts secrets
 
-# In the order in which they win. The first pair of which both are set counts.
-KEY_VARIABLES = (
-    ("MINIO_ROOT_USER", "MINIO_ROOT_PASSWORD"),
-    ("MINIO_ACCESS_KEY", "MINIO_SECRET_KEY"),
-    ("RUSTFS_ACCESS_KEY", "RUSTFS_SECRET_KEY"),
-)
 # Variables that name a file, what the image of MinIO sets them to, and the variable that takes the
 # file's content, the last one last (loadEnvVarsFromFiles in MinIO's cmd/common-main.go). A file
 # that isn't there doesn't count.
@@ -22,10 +31,17 @@ KEY_FILES = (
     ("MINIO_SECRET_KEY_FILE", "secret_key", "MINIO_ROOT_PASSWORD"),
     ("MINIO_ROOT_USER_FILE", "access_key", "MINIO_ROOT_USER"),
     ("MINIO_ROOT_PASSWORD_FILE", "secret_key", "MINIO_ROOT_PASSWORD"),
+    *(
+        (f"{name}_FILE", "", name)
+        for pair in (*RUSTFS_KEYS, *GARAGE_KEYS, *VERSITYGW_KEYS, *SEAWEEDFS_KEYS)
+        for name in pair
+    ),
 )
-# The first one that is set wins, as in MinIO (LookupSite in its internal/config/config.go). The
-# last one is that of old releases; newer ones ignore it.
-REGION_VARIABLES = ("MINIO_REGION", "MINIO_SITE_REGION", "MINIO_REGION_NAME")
+MAX_KEY_BYTES = 4096  # of a file with a key; no server has longer ones
+
+
+class NoKeys(Exception):
+    """A node's keys can't be had; the text says why, and has neither a key nor a path."""
 
 
 class Config(NamedTuple):
@@ -48,22 +64,32 @@ def environment(lines: Iterable[str]) -> dict[str, str]:
     return {name: value.strip() for name, _, value in pairs}
 
 
-def region_from_env(env: Mapping[str, str]) -> str:
+def region_from_env(env: Mapping[str, str], image: str = "") -> str:
     """The region for which a server with this environment wants requests to be signed."""
-    return next(filter(None, map(env.get, REGION_VARIABLES)), "us-east-1")
+    make = make_of(image)
+    return next(filter(None, map(env.get, make.regions)), make.region)
 
 
-def keys_from_env(env: Mapping[str, str], image: str = "") -> tuple[str, str]:
+def keys_from_env(env: Mapping[str, str], image: str = "") -> Pair:
     """The access and secret key of a server with this environment.
+
+    The first pair of which both are set counts. Raises NoKeys where there is none, and the server
+    isn't known to have keys of its own then.
 
     >>> keys_from_env({"MINIO_ACCESS_KEY": "ring", "MINIO_SECRET_KEY": "treepotato"})
     ('ring', 'treepotato')
     """
-    for user, password in KEY_VARIABLES:
+    make = make_of(image)
+    for user, password in make.keys:
         if env.get(user) and env.get(password):
             return env[user], env[password]
-    default = "rustfsadmin" if "rustfs" in image else "minioadmin"
-    return default, default
+    for variable, default, _ in KEY_FILES:
+        if env.get(variable, default) not in ("", default):
+            raise NoKeys(f"the file of its {variable} isn't among the gateway's secrets")
+    if make.default_keys is None:
+        wanted = " and ".join(make.keys[0])
+        raise NoKeys(f"its environment has no keys ({wanted}), and its labels name no files")
+    return make.default_keys
 
 
 def with_key_files(env: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str]:
@@ -78,3 +104,39 @@ def with_key_files(env: Mapping[str, str], secrets: Mapping[str, str]) -> dict[s
         if secret and (content := (SECRETS / secret).read_text("utf-8").strip()):
             filled[target] = content
     return filled
+
+
+def keys_of(config: Config) -> Pair:
+    """The keys that a server has by what its container was made from. Raises NoKeys."""
+    try:
+        env = with_key_files(environment(config.env), config.secrets)
+    except (OSError, ValueError) as error:
+        # The error is about a file. Its text doesn't have the file's content.
+        why = error.strerror if isinstance(error, OSError) else "it isn't text"
+        raise NoKeys(f"a secret with its keys can't be read: {why}") from None
+    return keys_from_env(env, config.image)
+
+
+def read_key(path: str) -> str:
+    """The key in a file: one line, without the blanks around it. Raises NoKeys.
+
+    Whoever labels a container chooses the path. So nothing but a short regular file is read, and
+    nothing but a line of text is taken, since an access key goes into a header.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+            raise NoKeys("is no regular file")
+        with open(path, "rb") as file:
+            content = file.read(MAX_KEY_BYTES + 1)
+        text = content.decode().strip()
+    except OSError as error:
+        raise NoKeys(f"can't be read: {error.strerror}") from None
+    except ValueError:  # not UTF-8, or a path with a NUL
+        raise NoKeys("isn't text") from None
+    if len(content) > MAX_KEY_BYTES:
+        raise NoKeys(f"has more than {MAX_KEY_BYTES} bytes")
+    if not text:
+        raise NoKeys("is empty")
+    if any(character < " " or character == "\x7f" for character in text):
+        raise NoKeys("isn't one line of text")
+    return text

@@ -1,10 +1,13 @@
 """The tasks of a Swarm as nodes, on whatever host they run: read on a manager.
 
-A task of a service whose name contains `node_name` is a node. The node is then the place, not the
-task: `<service>.<slot>`, or `<service>.<id of the Swarm's node>` where the service is global. Each
-reading asks for services and for tasks, and every `SWARM_SECONDS` whether this is a manager at all.
-No call tells what is in a secret, so a node's secrets are read where the same ones are mounted into
-this container.
+A task of a service whose name contains `node_name`, or that has the label `objgw.node`, is a node.
+The node is then the place, not the task: `<service>.<slot>`, or `<service>.<id of the Swarm's
+node>` where the service is global, with the label in place of the service's name where there is
+one. Labels are those of the service and those of its containers, which win.
+
+Each reading asks for services and for tasks, and every `SWARM_SECONDS` whether this is a manager at
+all. No call tells what is in a secret, so a node's secrets are read where the same ones are mounted
+into this container.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from typing import Any
 import docker
 import docker.errors
 
+from gateway.nodes.sources.containers import LeaveOut
 from gateway.nodes.sources.found import Found, Own
 from gateway.nodes.sources.keys import SECRETS, Config
+from gateway.nodes.sources.labels import WrongLabel, labelled_name
 
 SWARM_SECONDS = 30.0  # between two questions whether the engine manages a Swarm
 
@@ -29,8 +34,8 @@ SWARM_SECONDS = 30.0  # between two questions whether the engine manages a Swarm
 class Swarm:
     """The Swarm that the engine may manage."""
 
-    def __init__(self, node_name: str) -> None:
-        self.node_name = node_name
+    def __init__(self, node_name: str, leave_out: LeaveOut) -> None:
+        self.node_name, self._leave_out = node_name, leave_out
         # Files in `SECRETS` by the id of their secret, where this process is a task.
         self._mounted: dict[str, str] = {}
         self._manager = False
@@ -74,28 +79,36 @@ class Swarm:
             place = task.get("Slot") or task.get("NodeID")
             if task["ServiceID"] == own.service or not shared or not place:
                 continue
-            yield Found(
-                f"{services[task['ServiceID']]}.{place}",
+            name, labels = services[task["ServiceID"]]
+            found = Found(
+                f"{name}.{place}",
                 task["ID"],
                 task_host(task, shared),
                 datetime.fromisoformat(task["CreatedAt"]).timestamp(),
                 partial(self._specification, task),
                 networks=shared,
             )
+            yield found.labelled(labels)
 
-    def _services(self, api: Any, own: Own) -> dict[str, str]:
-        """The names of the services whose tasks are nodes, by their ids.
+    def _services(self, api: Any, own: Own) -> dict[str, tuple[str, dict[str, str]]]:
+        """The services whose tasks are nodes, by their ids: what nodes are named after, and labels.
 
         Jobs are none of them, because they come to an end. They are all asked for: Docker's filter
         by name takes only a name's beginning.
         """
-        return {
-            service["ID"]: service["Spec"]["Name"]
-            for service in api.services()
-            if self.node_name in service["Spec"]["Name"]
-            and service["ID"] != own.service
-            and not service["Spec"]["Mode"].keys().isdisjoint(("Replicated", "Global"))
-        }
+        services = {}
+        for service in api.services():
+            id, spec, labels = service["ID"], service["Spec"], labels_of_service(service)
+            if id == own.service or spec["Mode"].keys().isdisjoint(("Replicated", "Global")):
+                continue
+            try:
+                name = labelled_name(labels)
+            except WrongLabel as error:
+                self._leave_out(id, spec["Name"], str(error))
+                continue
+            if name or self.node_name in spec["Name"]:
+                services[id] = name or spec["Name"], labels
+        return services
 
     def _specification(self, task: dict[str, Any]) -> Config:
         spec = task["Spec"].get("ContainerSpec") or {}
@@ -113,6 +126,13 @@ class Swarm:
         for secret in (task["Spec"].get("ContainerSpec") or {}).get("Secrets") or ():
             if secret.get("File"):
                 yield secret["File"]["Name"].removeprefix(f"{SECRETS}/"), secret
+
+
+def labels_of_service(service: dict[str, Any]) -> dict[str, str]:
+    """Its own labels, and those that its containers get, which win."""
+    spec = service["Spec"]
+    of_containers = (spec.get("TaskTemplate") or {}).get("ContainerSpec") or {}
+    return {**(spec.get("Labels") or {}), **(of_containers.get("Labels") or {})}
 
 
 def shared_networks(task: dict[str, Any], own: Own) -> list[str]:
