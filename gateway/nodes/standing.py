@@ -13,10 +13,12 @@ import math
 import ssl
 import time
 
+from gateway.nodes.abilities import TO_GROW
 from gateway.nodes.holdings import Holdings, is_unknown, may_be_given
 from gateway.nodes.layout import LEASE_SECONDS, Layout
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
 from gateway.s3.connection import SPEAKS_TLS, BadAnswer, Reply, UpstreamError, wants_tls
+from gateway.s3.headers import IF_MATCH
 
 log = logging.getLogger("objgw")
 
@@ -28,6 +30,7 @@ REFUSES = "it refuses the gateway's requests"
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 REFUSALS = {
     "InvalidAccessKeyId": "it doesn't know the access key that its container was given",
+    "XAdminUserNotFound": "it doesn't know the access key that its container was given",
     "SignatureDoesNotMatch": "its secret key isn't the one that its container was given",
     "AuthorizationHeaderMalformed": "its region isn't the one that its container was given",
     "RequestTimeTooSkewed": "its clock and the gateway's differ by more than 15 minutes",
@@ -54,8 +57,12 @@ class Standing:
         # What it holds; None where it has a record, or hasn't been listed since it had one.
         self.holdings: Holdings | None = None
         self._listed = -math.inf  # monotonic time of that listing
-        # Whether its server decides the conditions of a PUT; None before that was tried.
+        # Whether its server decides the conditions of a PUT, and the other headers of one that it
+        # doesn't carry out; whether it stores what has come of an upload that was cut. None before
+        # that was tried (`gateway.nodes.abilities`).
         self.keeps_conditions: bool | None = None
+        self.ignored: frozenset[str] | None = None
+        self.stores_cut: bool | None = None
 
     @property
     def unanswered(self) -> bool:
@@ -106,6 +113,19 @@ class Standing:
         if not self.serves or self.record.etag:
             return False
         return self.holdings is None or time.monotonic() > self._listed + HOLDINGS_SECONDS
+
+    @property
+    def ignores(self) -> list[str] | None:
+        """The headers of a PUT that its server takes no notice of; None before that is known."""
+        if self.keeps_conditions is None or self.ignored is None:
+            return None
+        return sorted(self.ignored.union(() if self.keeps_conditions else IF_MATCH))
+
+    @property
+    def can_grow(self) -> bool | None:
+        """Whether a layout that it is in can change; None before that is known."""
+        ignores = self.ignores
+        return None if ignores is None else TO_GROW.isdisjoint(ignores)
 
     @property
     def recent(self) -> bool:
