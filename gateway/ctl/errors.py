@@ -41,6 +41,12 @@ class NodeError(CommandError):
     """A node or Docker can't be reached or breaks off; it may be worth another try."""
 
 
+class ClosesConnections(NodeError):
+    """A node closes each connection after one answer, so that nobody can prove who it is."""
+
+    what = "closes each connection after one answer, so it can't be proved who it is"
+
+
 class LayoutChanged(Exception):
     """The layout isn't the one any more that the work was begun with: start over."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Listed, Work, amount, table
-from gateway.ctl.errors import FINE, FOUND, CommandError, NodeError, ignoring
+from gateway.ctl.errors import FINE, FOUND, ClosesConnections, CommandError, NodeError, ignoring
 from gateway.ctl.layout_store import LayoutStore, Survey
 from gateway.ctl.listing import StoredCopy, iso_time
 from gateway.ctl.rebalance import Counts, count_objects, is_tombstone
@@ -93,6 +93,7 @@ PROBLEMS = {
     "missing": "is in the layout, and Docker doesn't list it: its ids are 503{lost}",
     "not running": "doesn't run: its ids are 503{lost}",
     "no answer": "doesn't answer: its ids are 503",
+    "closes connections": f"{ClosesConnections.what}: its ids are 503",
     "wrong record": "holds what belongs to another node, or a record that can't be read",
     "foreign": "belongs to another installation, and is left alone{add}",
     "unknown": "holds objects without a record, and is left alone{add}",
@@ -151,6 +152,8 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
                     held.objects += 1
                     held.bytes += copy.size
             row |= {"objects": held.objects, "bytes": held.bytes}
+    except ClosesConnections:
+        row["state"] = "closes connections"
     except NodeError:
         row["state"] = "no answer"
     return row

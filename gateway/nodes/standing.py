@@ -25,6 +25,7 @@ log = logging.getLogger("objgw")
 HOLDINGS_SECONDS = 10.0  # between two looks at what a node without a record holds
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (x509_vfy.h).
 OTHER_NAME = (62, 64)
+CLOSES = "it closes each connection after one answer, so that nobody can prove who it is"
 REFUSES = "it refuses the gateway's requests"
 # Why a server of S3 refuses a signed request, by its error code.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -163,7 +164,7 @@ class Standing:
         if self.error:
             return f"The node of this id gives no record of the layout: {self.error}."
         if self.usable:
-            return "The node of this id answers too slowly, or closes each connection."
+            return "The node of this id answers too slowly."
         if self.layout or self.unknown:
             return "The node of this id holds what belongs to another; the gateway's log says more."
         if self.trouble:
@@ -171,10 +172,11 @@ class Standing:
             return f"The node of this id lost what it held; {remedy}."
         return "The node of this id has only just come; try again."
 
-    def take(self, sent: float, reply: Reply) -> bool:
+    def take(self, sent: float, reply: Reply, *, closes: bool = False) -> bool:
         """Notes the answer to a look, which was sent at this monotonic time.
 
-        Whether it proves that the node is who it has to be.
+        `closes` says that it was the first one on its connection, and the last. Whether it proves
+        that the node is who it has to be.
         """
         self.tried, self.silent = True, False
         error, detail = "", ""
@@ -184,6 +186,8 @@ class Standing:
         except UnexpectedAnswer:
             error = refusal_reason(reply)
             detail = f": {reply.status} {reply.code}".rstrip()
+        if closes and reply.status < 500:
+            error, detail = CLOSES, " (versitygw keeps them with VGW_KEEP_ALIVE=true)"
         if error and error != self.error:
             log.warning("node %s: %s%s", self.name, error, detail)
         self.error, self.starting = error, reply.status >= 500
