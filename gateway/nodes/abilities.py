@@ -17,12 +17,15 @@ no notice of is refused from then on, because it would be called a success:
 from __future__ import annotations
 
 import base64
+import contextlib
 import secrets
+import socket
 from collections.abc import Callable, Iterator
 
 from gateway.s3.body import BodyError, Upload, upload_of
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Connection, Reply, Request, UpstreamError
 from gateway.s3.headers import IF_MATCH, PAYLOAD_DIGEST, STORED
+from gateway.s3.node import Node
 
 Ask = Callable[[Request], Reply]
 
@@ -132,11 +135,34 @@ def new_key(bucket: str) -> str:
     return f"/{bucket}/{CREATED}-{secrets.token_hex(8)}"
 
 
+def stores_cut(node: Node, connection: Connection, path: str) -> bool | None:
+    """Whether a server stores what has come of an upload that was cut.
+
+    The connection, which is to be closed then, is half closed in the middle of the body, so that
+    the server says what becomes of it. None where it doesn't: TLS can't be half closed. Raises
+    OSError and UpstreamError.
+    """
+    with contextlib.suppress(BodyError):
+        node.ask(connection, Request("PUT", path, upload=Cut()))
+    try:
+        connection.sock.shutdown(socket.SHUT_WR)
+        return connection.reply("PUT").status == 200
+    except (OSError, UpstreamError):
+        return None
+
+
+CUT_BYTES = 128 * 1024
+
+
 class Cut(Upload):
-    """A body of two bytes, of which the second one doesn't come."""
+    """A body of which the second half doesn't come.
+
+    It is as long as no server reads before it begins to store it: of a short one that is cut
+    versitygw stores nothing.
+    """
 
     def __init__(self) -> None:
-        self.length, self.spent, self.head = 2, False, b"x"
+        self.length, self.spent, self.head = 2 * CUT_BYTES, False, bytes(CUT_BYTES)
 
     @property
     def replayable(self) -> bool:

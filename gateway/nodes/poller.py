@@ -25,7 +25,13 @@ import time
 from collections.abc import Callable
 
 from gateway.background import forever
-from gateway.nodes.abilities import TO_GROW, Cut, ignored_headers, keeps_conditions, new_key
+from gateway.nodes.abilities import (
+    TO_GROW,
+    ignored_headers,
+    keeps_conditions,
+    new_key,
+    stores_cut,
+)
 from gateway.nodes.acquire import prove
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.holdings import Holdings, holdings_of, holdings_request
@@ -33,7 +39,7 @@ from gateway.nodes.layout import HOLD_SECONDS, POLL_SECONDS
 from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
 from gateway.nodes.view import Directory
-from gateway.s3.body import BodyError, upload_of
+from gateway.s3.body import upload_of
 from gateway.s3.connection import Connection, Reply, Request, UpstreamError
 from gateway.s3.node import KEPT_SECONDS
 
@@ -202,26 +208,29 @@ class Poller:
     def _try_cut(self, node: Member) -> None:
         """Finds out whether the node's server stores what has come of an upload that was cut.
 
-        It breaks one off, and a later look tells. Raises OSError or UpstreamError.
+        Where it doesn't say so itself, a later look tells. Raises OSError or UpstreamError.
         """
         if node.cut is None:
-            node.cut = new_key(self._records_bucket), time.monotonic()
-            connection = prove(node, LOOK_SECONDS)
+            path, connection = new_key(self._records_bucket), prove(node, LOOK_SECONDS)
             try:
-                node.ask(connection, Request("PUT", node.cut[0], upload=Cut()))
-            except BodyError:
-                pass
+                stored = stores_cut(node, connection, path)
             finally:
                 connection.close()
-        elif time.monotonic() >= node.cut[1] + POLL_SECONDS / 2:
-            node.standing.stores_cut = self.ask(node, Request("GET", node.cut[0])).status == 200
-            if node.standing.stores_cut:
-                self.ask(node, Request("DELETE", node.cut[0]))
-                log.warning(
-                    "node %s: its server stores what has come of an upload that was cut; "
-                    "an upload waits here until all of it has come",
-                    node.name,
-                )
+            node.cut = path, time.monotonic()
+            if stored is None:
+                return
+        elif time.monotonic() < node.cut[1] + POLL_SECONDS:
+            return
+        else:
+            stored = self.ask(node, Request("GET", node.cut[0])).status == 200
+        if stored:
+            self.ask(node, Request("DELETE", node.cut[0]))
+            log.warning(
+                "node %s: its server stores what has come of an upload that was cut; "
+                "an upload waits here until all of it has come",
+                node.name,
+            )
+        node.standing.stores_cut = stored
 
     def ask(
         self, node: Member, request: Request | None = None, seconds: float = LOOK_SECONDS
