@@ -149,8 +149,7 @@ def own_limit(node: Node, small: int, large: int) -> dict[str, float]:
 
     And the milliseconds of CPU, of client and node, that such an object costs.
     """
-    from gateway.ctl.source import content_md5
-    from gateway.s3.body import upload_of
+    from gateway.s3.body import content_md5, upload_of
     from gateway.s3.connection import Request
     from gateway.s3.endpoint import Endpoint
     from gateway.s3.node import Node as Client

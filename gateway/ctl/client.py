@@ -13,7 +13,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from gateway.ctl.errors import CommandError, NodeError
+from gateway.ctl.errors import ClosesConnections, CommandError, NodeError
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, read_record
 from gateway.s3.connection import Connection, Reply, Request, UpstreamError
 from gateway.s3.endpoint import Endpoint
@@ -125,14 +125,17 @@ class NodeClient:
 
     def _ready(self, *, proved: bool) -> tuple[Connection, bool]:
         """A connection that is `proved` where it has to be, and whether it may have been closed."""
-        kept = self._open()
-        if proved and not self._proved:
-            record, kept = self.read_record(), False
-            if not self._proved:
-                raise self._error(record.trouble(self.name) or "has no record of the layout")
-        if self._connection is None:
-            raise self._error("closes each connection, so it can't be proved who it is")
-        return self._connection, kept
+        while True:
+            kept = was_open = self._open()
+            if proved and not self._proved:
+                record, kept = self.read_record(), False
+                if not self._proved:
+                    raise self._error(record.trouble(self.name) or "has no record of the layout")
+            if self._connection is not None:
+                return self._connection, kept
+            self.close()
+            if not was_open:
+                raise ClosesConnections(str(self._error(ClosesConnections.what)))
 
     def _open(self) -> bool:
         """Opens a connection where there is none; whether there was one."""

@@ -32,13 +32,14 @@ from gateway.ctl.listing import (
     parse_uploads,
     query,
 )
-from gateway.nodes.conditions import keeps_conditions
+from gateway.nodes.abilities import ignored_headers, keeps_conditions
 from gateway.nodes.layout import DELETED, epoch_of
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.sources import source_of
 from gateway.s3.body import upload_of
 from gateway.s3.connection import Request
 from gateway.s3.endpoint import Endpoint
+from gateway.s3.headers import IF_MATCH
 from gateway.settings import Settings
 
 # Attempts at an object that changes, or whose node breaks off. Between them are pauses of 0.5, 1, 2
@@ -116,25 +117,33 @@ class Cluster:
         if reply.status != 200:
             raise unexpected(name, reply)
         headers = reply.headers
-        return StoredCopy(
-            name,
-            key,
-            int(headers["content-length"]),
-            headers["etag"],
-            parsedate_to_datetime(headers["last-modified"]).timestamp(),
-            epoch_of(headers),
-            DELETED in headers,
-        )
+        try:
+            return StoredCopy(
+                name,
+                key,
+                int(headers["content-length"]),
+                headers["etag"],
+                parsedate_to_datetime(headers["last-modified"]).timestamp(),
+                epoch_of(headers),
+                DELETED in headers,
+            )
+        except (KeyError, ValueError):
+            raise NodeError(f"{name} doesn't say an object's length, ETag and time") from None
 
-    def keeps_conditions(self, name: str) -> bool | None:
-        """Whether a node decides a PUT's conditions, if that is known. Raises NodeError."""
-        return keeps_conditions(self.client(name).ask, self.records_bucket)
+    def ignores(self, name: str, *, anyone: bool = False) -> frozenset[str] | None:
+        """The headers of a PUT that a node's server takes no notice of, if that is known.
 
-    def anyone_keeps_conditions(self, name: str) -> bool | None:
-        """The same of a node that isn't in the layout yet. Raises NodeError."""
-        ask = self.client(name).ask_anyone
-        ask(Request("PUT", f"/{self.records_bucket}", upload=upload_of(b"")))
-        return keeps_conditions(ask, self.records_bucket)
+        `anyone` says that the node needn't be of the layout. Raises NodeError.
+        """
+        client = self.client(name)
+        ask = client.ask_anyone if anyone else client.ask
+        if anyone:
+            ask(Request("PUT", f"/{self.records_bucket}", upload=upload_of(b"")))
+        kept = keeps_conditions(ask, self.records_bucket)
+        others = ignored_headers(ask, self.records_bucket)
+        if kept is None or others is None:
+            return None
+        return others if kept else others.union(IF_MATCH)
 
     def listing(self, name: str, *, anyone: bool = False) -> Iterator[StoredCopy]:
         """All objects of a node, sorted by the bytes of their keys.

@@ -23,8 +23,7 @@ from gateway.ctl.cluster import MOVE_ATTEMPTS
 from gateway.ctl.errors import NodeError, Stopped
 from gateway.ctl.listing import parse_document, query
 from gateway.ctl.lock import WorkLock
-from gateway.ctl.source import content_md5
-from gateway.s3.body import upload_of
+from gateway.s3.body import content_md5, upload_of
 from gateway.s3.connection import Request
 
 KEYS = 250  # that are deleted with one request, at most; S3 takes 1,000
@@ -86,6 +85,9 @@ class Deletions:
         reply = self._cluster.client(name).ask(request)
         if reply.code == "NoSuchBucket":
             return
+        if reply.status in (405, 501):  # it knows no deletion of many
+            self._delete_each(name, keys)
+            return
         if reply.status != 200:
             raise unexpected(name, reply)
         try:
@@ -95,3 +97,11 @@ class Deletions:
         codes = {entry.findtext("{*}Code") or "" for entry in failed} - {"NoSuchKey"}
         if codes:
             raise NodeError(f"{name} doesn't delete copies: {', '.join(sorted(codes))}")
+
+    def _delete_each(self, name: str, keys: Sequence[str]) -> None:
+        """A request for each. Raises CommandError where one of them isn't deleted."""
+        for key in keys:
+            self._lock.check(name)
+            reply = self._cluster.client(name).ask(Request("DELETE", self._cluster.path(key)))
+            if reply.status not in (200, 204, 404):
+                raise unexpected(name, reply)

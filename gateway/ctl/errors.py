@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-IGNORES_CONDITIONS = "has a server that ignores conditions on PUT"
+from collections.abc import Iterable
+
+from gateway.s3.headers import IF_MATCH
 
 FINE, FOUND, CANNOT, BUSY, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def ignoring(headers: Iterable[str]) -> str:
+    """What is said of a node whose server takes no notice of these headers of a PUT.
+
+    >>> ignoring(["if-match", "if-none-match", "x-amz-meta-*"])
+    'has a server that ignores conditions, x-amz-meta-* on PUT'
+    """
+    named = {"conditions" if name in IF_MATCH else name for name in headers}
+    return f"has a server that ignores {', '.join(sorted(named))} on PUT"
 
 
 class CommandError(Exception):
@@ -27,6 +39,12 @@ class Busy(CommandError):
 
 class NodeError(CommandError):
     """A node or Docker can't be reached or breaks off; it may be worth another try."""
+
+
+class ClosesConnections(NodeError):
+    """A node closes each connection after one answer, so that nobody can prove who it is."""
+
+    what = "closes each connection after one answer, so it can't be proved who it is"
 
 
 class LayoutChanged(Exception):

@@ -26,15 +26,16 @@ from typing import NamedTuple
 from gateway.ctl.client import expecting
 from gateway.ctl.console import say
 from gateway.ctl.errors import (
-    IGNORES_CONDITIONS,
     Busy,
     CommandError,
     LayoutChanged,
     LockLost,
     NodeError,
     Stopped,
+    ignoring,
 )
 from gateway.ctl.layout_store import LayoutStore
+from gateway.nodes.abilities import TO_GROW
 from gateway.nodes.layout import LEASE_SECONDS, POLL_SECONDS, Layout
 from gateway.nodes.store import compare_and_swap, read_object
 from gateway.s3.connection import Request
@@ -84,9 +85,10 @@ class WorkLock:
         survey = self.store.survey()
         survey.require_all()
         names = survey.layout.all_names
-        if ignorant := [name for name in names if self.cluster.keeps_conditions(name) is False]:
-            reason = "so objects can't be moved while clients write"
-            raise CommandError(f"{ignorant[0]} {IGNORES_CONDITIONS}, {reason}")
+        for name in names:
+            if ignored := TO_GROW & (self.cluster.ignores(name) or set()):
+                reason = "so objects can't be moved while clients write"
+                raise CommandError(f"{name} {ignoring(ignored)}, {reason}")
         self._node = names[0]
         self._take()
         try:

@@ -17,14 +17,15 @@ from gateway.ctl.console import Work
 from gateway.ctl.errors import (
     FINE,
     FOUND,
-    IGNORES_CONDITIONS,
     Busy,
     CommandError,
     Unfinished,
+    ignoring,
 )
 from gateway.ctl.layout_store import LayoutStore, Survey
 from gateway.ctl.lock import WorkLock
 from gateway.ctl.rebalance import is_tombstone
+from gateway.nodes.abilities import TO_GROW
 from gateway.nodes.layout import Layout
 
 # Epochs that objects of a node without a record may have at most, above those of the layout: each
@@ -206,8 +207,8 @@ def add(cluster: Cluster, args: argparse.Namespace) -> int:
     if foreign:
         confirm(args, f"Take in {listed(names)}?")
     for name in names:
-        if cluster.anyone_keeps_conditions(name) is False:
-            raise CommandError(f"{name} {IGNORES_CONDITIONS}, so that it can't join")
+        if ignored := TO_GROW & (cluster.ignores(name, anyone=True) or set()):
+            raise CommandError(f"{name} {ignoring(ignored)}, so that it can't join")
     # Objects of a node that the memberships have are found by them.
     anywhere = foreign or unknown or not set(names) <= set(layout.all_names)
 

@@ -30,7 +30,8 @@ from gateway.ctl.lock import WorkLock
 from gateway.ctl.source import Source, get_request, stored_headers
 from gateway.ctl.transfer import Transfer
 from gateway.nodes.layout import DELETED, EXPIRING_TOMBSTONE, is_expiring
-from gateway.s3.body import BLOCK, upload_of
+from gateway.nodes.store import is_other_than_seen
+from gateway.s3.body import BLOCK, content_md5, upload_of
 from gateway.s3.connection import Request
 
 LARGE = 256 * 1024  # bytes of an object from which on few are moved at a time, for the memory
@@ -170,14 +171,15 @@ class Mover:
         self.lock.check(copy.node)
         if not is_expiring(head.headers):
             headers = {**stored_headers(head.headers), "if-match": head.headers["etag"]}
+            headers |= content_md5(EXPIRING_TOMBSTONE)
             reply = client.ask(Request("PUT", path, headers, upload_of(EXPIRING_TOMBSTONE)))
-            if reply.status in (404, 412):
+            if reply.status == 404 or is_other_than_seen(reply):
                 return False
             if reply.status != 200:
                 raise unexpected(copy.node, reply)
             self.lock.check(copy.node)
         reply = client.ask(Request("DELETE", path))
-        if reply.status not in (204, 404):
+        if reply.status not in (200, 204, 404):
             raise unexpected(copy.node, reply)
         return True
 

@@ -12,13 +12,15 @@ from typing import Any
 
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Listed, Work, amount, table
-from gateway.ctl.errors import FINE, FOUND, IGNORES_CONDITIONS, CommandError, NodeError
+from gateway.ctl.errors import FINE, FOUND, ClosesConnections, CommandError, NodeError, ignoring
 from gateway.ctl.layout_store import LayoutStore, Survey
 from gateway.ctl.listing import StoredCopy, iso_time
 from gateway.ctl.rebalance import Counts, count_objects, is_tombstone
+from gateway.nodes.abilities import TO_GROW
 from gateway.nodes.layout import Layout
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.record_json import document
+from gateway.s3.headers import IF_MATCH
 
 Row = dict[str, Any]  # what is said of one node, or of one copy
 
@@ -76,9 +78,11 @@ def print_layout(layout: Layout, rows: list[Row]) -> None:
     for problem in problems:
         print(problem)
     for row in rows:
-        if row["keeps_conditions"] is False:
-            cost = "uploads with one are 501, and no node can join or leave"
-            print(f"{row['name']} {IGNORES_CONDITIONS}: {cost}.")
+        if row["ignores"]:
+            cost = "uploads with that are 501"
+            if not TO_GROW.isdisjoint(row["ignores"]):
+                cost += ", and no node can join or leave"
+            print(f"{row['name']} {ignoring(row['ignores'])}: {cost}.")
     for what, which in (("Taken out", layout.removed), ("Given up", layout.lost)):
         if which:
             print(f"{what}: {', '.join(which)}")
@@ -89,6 +93,7 @@ PROBLEMS = {
     "missing": "is in the layout, and Docker doesn't list it: its ids are 503{lost}",
     "not running": "doesn't run: its ids are 503{lost}",
     "no answer": "doesn't answer: its ids are 503",
+    "closes connections": f"{ClosesConnections.what}: its ids are 503",
     "wrong record": "holds what belongs to another node, or a record that can't be read",
     "foreign": "belongs to another installation, and is left alone{add}",
     "unknown": "holds objects without a record, and is left alone{add}",
@@ -122,6 +127,7 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
         "bytes": None,
         "latency": None,
         "keeps_conditions": None,
+        "ignores": None,
         "share": layout.memberships[0].share(name),
     }
     if record is None:
@@ -133,7 +139,11 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
         record = client.read_record()
         row["latency"] = round(time.monotonic() - began, 4)
         if record.own(name) and not survey.foreign(name):
-            row["keeps_conditions"] = cluster.keeps_conditions(name)
+            if (ignored := cluster.ignores(name)) is not None:
+                row |= {
+                    "keeps_conditions": ignored.isdisjoint(IF_MATCH),
+                    "ignores": sorted(ignored),
+                }
             held = Work()
             for copy in listed.each(cluster.listing(name)):
                 # A settled layout has no tombstones.
@@ -142,6 +152,8 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
                     held.objects += 1
                     held.bytes += copy.size
             row |= {"objects": held.objects, "bytes": held.bytes}
+    except ClosesConnections:
+        row["state"] = "closes connections"
     except NodeError:
         row["state"] = "no answer"
     return row

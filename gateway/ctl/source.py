@@ -104,9 +104,3 @@ def stored_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """The headers with which an object is stored elsewhere as it is here."""
     kept = (name for name in headers if name in STORED or name.startswith("x-amz-meta-"))
     return {name: headers[name] for name in kept}
-
-
-def content_md5(body: bytes) -> dict[str, str]:
-    """The header by which a server of S3 refuses what isn't these bytes (RFC 1864)."""
-    md5 = hashlib.md5(body, usedforsecurity=False).digest()
-    return {"content-md5": base64.b64encode(md5).decode()}

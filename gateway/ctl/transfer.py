@@ -31,8 +31,9 @@ from gateway.ctl.client import unexpected
 from gateway.ctl.cluster import PROBE, Cluster
 from gateway.ctl.errors import CommandError, NodeError
 from gateway.ctl.listing import StoredCopy, iso_time, parse_document, query, text
-from gateway.ctl.source import Source, content_md5
-from gateway.s3.body import REPLAY_BYTES, upload_of
+from gateway.ctl.source import Source
+from gateway.nodes.store import is_other_than_seen
+from gateway.s3.body import REPLAY_BYTES, content_md5, upload_of
 from gateway.s3.connection import Reply, Request
 from gateway.s3.node import tls_context
 
@@ -97,7 +98,7 @@ class Transfer:
         if reply.code == "NoSuchBucket":
             self.cluster.make_bucket(self.owner)
             return False
-        if reply.status == 412 or reply.code == "NoSuchKey":
+        if is_other_than_seen(reply):
             return False
         raise self._unexpected(reply)
 
@@ -150,7 +151,7 @@ class Transfer:
             if b"<Error>" in response.data:
                 raise S3Error.fromxml(cast(Any, response))
         except S3Error as error:
-            if error.code in ("PreconditionFailed", "NoSuchKey"):
+            if error.code in ("PreconditionFailed", "NoSuchKey", "ConditionalRequestConflict"):
                 return False
             answer = error.response
             raise unexpected(self.owner, Reply(answer.status, {}, answer.data, 0)) from None

@@ -15,6 +15,8 @@ no second look while the lease lasts; when the lease is over, the next request l
     kept connection, lease is over   a look over it, then the connection
     no kept connection               connect, a look over it, then the connection
     a kept one turns out closed      the others are as old: all are closed, and a new one is made
+    a kept one that the look closes  another one
+    a new one that the look closes   no connection: nothing that comes later is proved
     no record, or another's          no connection: `Unusable`, which says why
 
 What it costs: one small request for each new connection, and one for the first request of a worker
@@ -99,6 +101,9 @@ def prove(node: Member, seconds: float) -> Connection:
                 continue
             node.standing.failed(error)
             raise
+        if not connection.usable and connection.reused:
+            connection.close()
+            continue
         connection.reused, connection.answered = True, False
         return connection
 
@@ -110,5 +115,7 @@ def look(node: Member, connection: Connection, seconds: float) -> None:
     reply = node.ask(connection, record_request(node.records_bucket, node.standing.record))
     connection.finish(reply)
     connection.sock.settimeout(node.node_timeout)
-    if not node.standing.take(sent, reply):
-        connection.usable = False  # it proves nothing, so that no request goes over it
+    if not connection.usable and connection.reused:
+        return  # a server may close one after so many answers: the next one tells
+    if not node.standing.take(sent, reply, closes=not connection.usable):
+        connection.usable = connection.reused = False  # it proves nothing: nothing goes over it

@@ -31,7 +31,8 @@ from gateway.s3.connection import Reply, Request
 from gateway.s3.headers import LISTING_PAGE
 
 KEY = re.compile(rb"<Key>([^<]*)</Key>")
-ENTRY = re.compile(rb"<Key>(\w+)</Key>.*?<Size>(\d+)</Size>", re.DOTALL)
+ENTRY = re.compile(rb"<Contents>(.*?)</Contents>", re.DOTALL)  # its elements come in any order
+SIZE = re.compile(rb"<Size>(\d+)</Size>")
 
 
 class Holdings(NamedTuple):
@@ -71,11 +72,21 @@ def holdings_of(reply: Reply) -> Holdings:
     return Holdings(
         ids,
         other_keys=len(ids) < len(keys),
-        like_tombstones=tuple(
-            key.decode() for key, size in ENTRY.findall(reply.body) if int(size) in TOMBSTONE_SIZES
-        ),
+        like_tombstones=tuple(filter(None, map(like_tombstone, ENTRY.findall(reply.body)))),
         complete=len(keys) < LISTING_PAGE,
     )
+
+
+def like_tombstone(entry: bytes) -> str:
+    """The id of an entry of a listing that is as long as a tombstone; empty for others.
+
+    >>> like_tombstone(b"<Size>48</Size><Key>a</Key>")
+    'a'
+    """
+    key, size = KEY.search(entry), SIZE.search(entry)
+    if not key or not size or int(size[1]) not in TOMBSTONE_SIZES:
+        return ""
+    return key[1].decode() if OBJECT_ID.fullmatch(key[1].decode(errors="replace")) else ""
 
 
 def is_unknown(name: str, record: Record, held: Holdings | None, layout: Layout | None) -> bool:

@@ -31,13 +31,14 @@ class Member(Node):
         self.looked_from = -math.inf  # monotonic time at which its last look began
         self.asked = -math.inf  # monotonic time of the last request that wanted a connection to it
         self.found = time.monotonic()  # when the source named this endpoint
+        self.cut: tuple[str, float] | None = None  # the key of a cut upload, and when it was sent
 
     @property
     def in_order(self) -> bool:
         """Whether it answers, requests may go to it, and nothing is to be found out first."""
         standing = self.standing
-        known = self.ready and standing.keeps_conditions is not None
-        return known and standing.usable and not standing.error
+        known = standing.ignores is not None and standing.stores_cut is not None
+        return self.ready and known and standing.usable and not standing.error
 
     def end_uploads(self, owner: Callable[[str], Member]) -> None:
         """Ends the uploads under way whose object has another owner: `owner` gives an id's.

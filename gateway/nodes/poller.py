@@ -2,7 +2,8 @@
 
 A look renews the node's lease and brings what its record says (`gateway.nodes.acquire`). Of a node
 that was just found the first look also finds out what clients would have to wait for otherwise:
-whether its server decides conditions (`gateway.nodes.conditions`), and whether its bucket is there.
+what its server does with the headers of an upload (`gateway.nodes.abilities`), and whether its
+bucket is there.
 
 A gateway that nobody asks costs its nodes little. Each worker looks every `POLL_SECONDS` at a node
 that isn't in order, and at one that it had a request for within the last `ASKED_SECONDS`. At the
@@ -21,10 +22,17 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 
 from gateway.background import forever
+from gateway.nodes.abilities import (
+    TO_GROW,
+    ignored_headers,
+    keeps_conditions,
+    new_key,
+    stores_cut,
+)
 from gateway.nodes.acquire import prove
-from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.holdings import Holdings, holdings_of, holdings_request
 from gateway.nodes.layout import HOLD_SECONDS, POLL_SECONDS
@@ -66,14 +74,21 @@ class Poller:
 
         It is None where that can't be found out now.
         """
-        if node.standing.keeps_conditions is None:
+        self._wait_for(node, lambda: node.standing.keeps_conditions is not None)
+        return node.standing.keeps_conditions
+
+    def ignored(self, node: Member) -> frozenset[str] | None:
+        """The other headers of a PUT that the node's server doesn't carry out; None as above."""
+        self._wait_for(node, lambda: node.standing.ignored is not None)
+        return node.standing.ignored
+
+    def _wait_for(self, node: Member, known: Callable[[], bool]) -> None:
+        """Waits until a look has found this out, or `LOOK_SECONDS` are over."""
+        if not known():
             node.looked_from = -math.inf
             self.directory.due.set()
             with self.directory.changed:
-                self.directory.changed.wait_for(
-                    lambda: node.standing.keeps_conditions is not None or node.closed, LOOK_SECONDS
-                )
-        return node.standing.keeps_conditions
+                self.directory.changed.wait_for(lambda: known() or node.closed, LOOK_SECONDS)
 
     def poll(self) -> None:
         """The thread that has each node's record looked at, and takes memberships into use.
@@ -127,8 +142,8 @@ class Poller:
         """Looks at a node's record.
 
         Where it has none, it also looks at what the node holds. Of a node that the layout has, or
-        that may join, it makes the bucket and finds out whether the server decides conditions, so
-        that requests rarely wait for that. To any other node nothing is written.
+        that may join, it makes the bucket and finds out what the server does with what an upload
+        asks for, so that requests rarely wait for that. To any other node nothing is written.
         """
         was_leased = node.standing.leased
         try:
@@ -137,11 +152,8 @@ class Poller:
             )
             if node.standing.to_be_listed:
                 node.standing.lists(self.holdings(node))
-            if node.standing.writable and node.standing.keeps_conditions is None:
-                self.ask(node, Request("PUT", f"/{self._records_bucket}", upload=upload_of(b"")))
-                self._try_conditions(node)
-            if node.standing.writable and not node.ready:
-                self.ask(node)
+            if node.standing.writable and not node.in_order:
+                self._find_out(node)
         except (OSError, UpstreamError) as error:  # it is starting, or down; the next look tells
             log.debug("node %s gives no record: %s", node.name, error)
             if was_leased:
@@ -158,19 +170,67 @@ class Poller:
         """What a node holds, by the first page of its listing. Raises OSError or UpstreamError."""
         return holdings_of(self.ask(node, holdings_request(self.directory.settings.bucket)))
 
-    def _try_conditions(self, node: Member) -> None:
-        """Finds out whether the node's server decides conditions.
+    def _find_out(self, node: Member) -> None:
+        """Makes the buckets, and finds out what the node's server does with what a PUT asks for.
 
-        Raises OSError or UpstreamError.
+        Each where that isn't known yet. Raises OSError or UpstreamError.
         """
-        kept = keeps_conditions(lambda request: self.ask(node, request), self._records_bucket)
-        if kept is False:
+        standing, bucket = node.standing, self._records_bucket
+
+        def ask(request: Request) -> Reply:
+            return self.ask(node, request)
+
+        if standing.keeps_conditions is None:
+            ask(Request("PUT", f"/{bucket}", upload=upload_of(b"")))
+            standing.keeps_conditions = keeps_conditions(ask, bucket)
+            if standing.keeps_conditions is False:
+                log.warning(
+                    "node %s: its server ignores conditions on PUT; "
+                    "such uploads are 501, and no node joins",
+                    node.name,
+                )
+        if not node.ready:
+            self.ask(node)
+        with self.directory.changed:
+            self.directory.changed.notify_all()
+        if standing.ignored is None:
+            standing.ignored = ignored_headers(ask, bucket)
+            if standing.ignored:
+                log.warning(
+                    "node %s: its server doesn't carry out %s; uploads that ask for it are 501%s",
+                    node.name,
+                    ", ".join(sorted(standing.ignored)),
+                    "" if TO_GROW.isdisjoint(standing.ignored) else ", and no node joins",
+                )
+        if standing.stores_cut is None:
+            self._try_cut(node)
+
+    def _try_cut(self, node: Member) -> None:
+        """Finds out whether the node's server stores what has come of an upload that was cut.
+
+        Where it doesn't say so itself, a later look tells. Raises OSError or UpstreamError.
+        """
+        if node.cut is None:
+            path, connection = new_key(self._records_bucket), prove(node, LOOK_SECONDS)
+            try:
+                stored = stores_cut(node, connection, path)
+            finally:
+                connection.close()
+            node.cut = path, time.monotonic()
+            if stored is None:
+                return
+        elif time.monotonic() < node.cut[1] + POLL_SECONDS:
+            return
+        else:
+            stored = self.ask(node, Request("GET", node.cut[0])).status == 200
+        if stored:
+            self.ask(node, Request("DELETE", node.cut[0]))
             log.warning(
-                "node %s: its server ignores conditions on PUT; "
-                "such uploads are 501, and no node joins",
+                "node %s: its server stores what has come of an upload that was cut; "
+                "an upload waits here until all of it has come",
                 node.name,
             )
-        node.standing.keeps_conditions = kept
+        node.standing.stores_cut = stored
 
     def ask(
         self, node: Member, request: Request | None = None, seconds: float = LOOK_SECONDS

@@ -195,17 +195,16 @@ class Records:
         """The names that join by themselves now: those of empty nodes without a record.
 
         None does where nodes share no network, because it may be another installation's that has
-        just begun; nor where a server ignores conditions, because no layout can be changed there.
+        just begun; nor where a server ignores conditions or metadata, because no layout can be
+        changed there.
         """
         if self.directory.separate:
             return []
-        kept = [self.directory.by_name[name].standing.keeps_conditions for name in layout.mentioned]
-        if any(each is False for each in kept):
+        members = [self.directory.by_name[name].standing for name in layout.mentioned]
+        if any(each.can_grow is False for each in members):
             return []
         outside = [node for node in serving if node.name not in {*layout.names, *layout.removed}]
-        return [
-            node.name for node in outside if node.standing.new and node.standing.keeps_conditions
-        ]
+        return [node.name for node in outside if node.standing.new and node.standing.can_grow]
 
     def _begin(self, serving: list[Member]) -> None:
         """Makes the first layout: Docker's list of names, unless their nodes hold other objects."""

@@ -13,21 +13,25 @@ import math
 import ssl
 import time
 
+from gateway.nodes.abilities import TO_GROW
 from gateway.nodes.holdings import Holdings, is_unknown, may_be_given
 from gateway.nodes.layout import LEASE_SECONDS, Layout
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
 from gateway.s3.connection import SPEAKS_TLS, BadAnswer, Reply, UpstreamError, wants_tls
+from gateway.s3.headers import IF_MATCH
 
 log = logging.getLogger("objgw")
 
 HOLDINGS_SECONDS = 10.0  # between two looks at what a node without a record holds
 # OpenSSL's X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH (x509_vfy.h).
 OTHER_NAME = (62, 64)
+CLOSES = "it closes each connection after one answer, so that nobody can prove who it is"
 REFUSES = "it refuses the gateway's requests"
 # Why a server of S3 refuses a signed request, by its error code.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 REFUSALS = {
     "InvalidAccessKeyId": "it doesn't know the access key that its container was given",
+    "XAdminUserNotFound": "it doesn't know the access key that its container was given",
     "SignatureDoesNotMatch": "its secret key isn't the one that its container was given",
     "AuthorizationHeaderMalformed": "its region isn't the one that its container was given",
     "RequestTimeTooSkewed": "its clock and the gateway's differ by more than 15 minutes",
@@ -54,8 +58,12 @@ class Standing:
         # What it holds; None where it has a record, or hasn't been listed since it had one.
         self.holdings: Holdings | None = None
         self._listed = -math.inf  # monotonic time of that listing
-        # Whether its server decides the conditions of a PUT; None before that was tried.
+        # Whether its server decides the conditions of a PUT, and the other headers of one that it
+        # doesn't carry out; whether it stores what has come of an upload that was cut. None before
+        # that was tried (`gateway.nodes.abilities`).
         self.keeps_conditions: bool | None = None
+        self.ignored: frozenset[str] | None = None
+        self.stores_cut: bool | None = None
 
     @property
     def unanswered(self) -> bool:
@@ -108,6 +116,19 @@ class Standing:
         return self.holdings is None or time.monotonic() > self._listed + HOLDINGS_SECONDS
 
     @property
+    def ignores(self) -> list[str] | None:
+        """The headers of a PUT that its server takes no notice of; None before that is known."""
+        if self.keeps_conditions is None or self.ignored is None:
+            return None
+        return sorted(self.ignored.union(() if self.keeps_conditions else IF_MATCH))
+
+    @property
+    def can_grow(self) -> bool | None:
+        """Whether a layout that it is in can change; None before that is known."""
+        ignores = self.ignores
+        return None if ignores is None else TO_GROW.isdisjoint(ignores)
+
+    @property
     def recent(self) -> bool:
         """Whether the last look is so recent that no other layout can be in force."""
         return time.monotonic() < self.checked + LEASE_SECONDS
@@ -143,7 +164,7 @@ class Standing:
         if self.error:
             return f"The node of this id gives no record of the layout: {self.error}."
         if self.usable:
-            return "The node of this id answers too slowly, or closes each connection."
+            return "The node of this id answers too slowly."
         if self.layout or self.unknown:
             return "The node of this id holds what belongs to another; the gateway's log says more."
         if self.trouble:
@@ -151,10 +172,11 @@ class Standing:
             return f"The node of this id lost what it held; {remedy}."
         return "The node of this id has only just come; try again."
 
-    def take(self, sent: float, reply: Reply) -> bool:
+    def take(self, sent: float, reply: Reply, *, closes: bool = False) -> bool:
         """Notes the answer to a look, which was sent at this monotonic time.
 
-        Whether it proves that the node is who it has to be.
+        `closes` says that it was the first one on its connection, and the last. Whether it proves
+        that the node is who it has to be.
         """
         self.tried, self.silent = True, False
         error, detail = "", ""
@@ -164,6 +186,8 @@ class Standing:
         except UnexpectedAnswer:
             error = refusal_reason(reply)
             detail = f": {reply.status} {reply.code}".rstrip()
+        if closes and reply.status < 500:
+            error, detail = CLOSES, " (versitygw keeps them with VGW_KEEP_ALIVE=true)"
         if error and error != self.error:
             log.warning("node %s: %s%s", self.name, error, detail)
         self.error, self.starting = error, reply.status >= 500

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from gateway.nodes.layout import RECORD, Layout
 from gateway.nodes.merging import one_installation, precedes
 from gateway.nodes.record_json import dump, load
-from gateway.s3.body import upload_of
+from gateway.s3.body import content_md5, upload_of
 from gateway.s3.connection import Reply, Request
 
 Ask = Callable[[Request], Reply]
@@ -148,18 +148,29 @@ def read_object(ask: Ask, path: str, etag: str = "") -> Reply | None:
 def compare_and_swap(ask: Ask, path: str, body: bytes, etag: str) -> str | None:
     """Writes a small JSON object if it still has this ETag; where that is empty, if there is none.
 
-    Gives the new ETag, or None where the object isn't as it was seen: S3 answers 412, or 404
-    NoSuchKey to If-Match where there is none. Makes the bucket where it isn't there. Raises
-    UnexpectedAnswer. https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+    Gives the new ETag, or None where the object isn't as it was seen. Makes the bucket where it
+    isn't there. Raises UnexpectedAnswer.
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     """
     headers = {"if-match": etag} if etag else {"if-none-match": "*"}
     headers["content-type"] = "application/json"
+    headers |= content_md5(body)  # so that no server stores a part of it
     reply = ask(Request("PUT", path, headers, upload_of(body)))
     if reply.code == "NoSuchBucket":
         ask(Request("PUT", path.rpartition("/")[0], upload=upload_of(b"")))
         reply = ask(Request("PUT", path, headers, upload_of(body)))
     if reply.status == 200 and "etag" in reply.headers:
         return reply.headers["etag"]
-    if reply.status == 412 or reply.code == "NoSuchKey":
+    if is_other_than_seen(reply):
         return None
     raise UnexpectedAnswer(reply)
+
+
+def is_other_than_seen(reply: Reply) -> bool:
+    """Whether a PUT failed because the object isn't as it was seen.
+
+    S3 says 412; 404 to If-Match where there is none; 409 where another write came in between.
+    """
+    if reply.status == 409:
+        return reply.code == "ConditionalRequestConflict"
+    return reply.status == 412 or (reply.status == 404 and reply.code == "NoSuchKey")

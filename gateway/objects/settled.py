@@ -19,6 +19,7 @@ from gateway.nodes.member import Member
 from gateway.nodes.view import View
 from gateway.objects.download import download
 from gateway.objects.semantics import (
+    CONDITIONS,
     NOT_MODIFIED,
     S3_MAXIMUM,
     answered,
@@ -27,13 +28,17 @@ from gateway.objects.semantics import (
     unchanged,
 )
 from gateway.objects.upstream import Upstream
-from gateway.s3.body import Upload, spool
+from gateway.s3.body import Upload, spool, spool_whole
 from gateway.s3.connection import Reply
 
 log = logging.getLogger("objgw")
 
+SENT = frozenset(CONDITIONS.values())
 NO_OBJECT = "There is no object with this id."
 CONDITION_FAILED = "The object isn't what the request's conditions ask for."
+# What S3 says to one of two writes at once. It asks to send it again.
+# https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutObject.html
+CONFLICTS = frozenset({"ConditionalRequestConflict", "OperationAborted"})
 CHECKSUM_REFUSED = frozenset(
     {
         "BadDigest",
@@ -82,8 +87,9 @@ class Settled:
         if DELETED in reply.headers:
             node.leave(connection, reply)
             raise Gone(HTTPStatus.NOT_FOUND, NO_OBJECT)
-        if conditions:
-            status = precondition(conditions, reply.headers)
+        # Not every server decides those that go to it.
+        if conditions or not headers.keys().isdisjoint(SENT):
+            status = precondition(conditions or headers, reply.headers)
             if status is not HTTPStatus.OK:
                 node.leave(connection, reply)
                 if status is HTTPStatus.NOT_MODIFIED:
@@ -104,13 +110,16 @@ class Settled:
             body = [reply.body]
         return Answer(f"{status.value} {status.phrase}", answered(reply.headers), body)
 
-    def upload(self, node: Member, environ: Environ, headers: Mapping[str, str]) -> Upload:
+    def upload(self, node: Member, environ: Environ, headers: dict[str, str]) -> Upload:
         """The request's body, of which a first piece is read.
 
-        Raises Refusal where it needn't be sent.
+        All of it is, where the node's server would store what has come of an upload that is cut (or
+        may do so); that gets the body's MD5 as well, so that it also notices where the gateway ends
+        in between. Raises Refusal where it needn't be sent, and BodyError.
         """
         # This is refused before the client is asked for the body.
-        self.upstream.refuse_undecided(self.upstream.running(node), headers)
+        node = self.upstream.running(node)
+        self.upstream.refuse_undecided(node, headers)
         maximum = self.upstream.settings.max_object_bytes or S3_MAXIMUM
         if "HTTP_TRANSFER_ENCODING" in environ:
             if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":  # RFC 9112, 6.1
@@ -125,6 +134,10 @@ class Settled:
             raise Refusal(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"An object may have at most {maximum} bytes."
             )
+        if node.standing.usable and node.standing.stores_cut is not False:
+            stream, digest = spool_whole(stream, length)
+            if node.standing.stores_cut and "content-md5" not in (node.standing.ignored or ()):
+                headers.setdefault("content-md5", digest)
         return Upload(stream, length)
 
     def put(
@@ -148,7 +161,7 @@ class Settled:
         """
         node, connection, reply = self.upstream.exchange(node, "DELETE", object_id)
         node.release(connection)
-        if reply.status != 204 and reply.status != 404:
+        if reply.status not in (200, 204, 404):
             raise refusal_of(node, reply)
         if view:
             self.upstream.acknowledge(object_id, node, view)
@@ -176,6 +189,11 @@ def refusal_of(node: Member, reply: Reply, *, writing: bool = False) -> Refusal:
         return Refusal(HTTPStatus.NOT_FOUND, NO_OBJECT)
     if status == 412:
         return Refusal(HTTPStatus.PRECONDITION_FAILED, CONDITION_FAILED)
+    if status == 409 and code in CONFLICTS:
+        return unavailable("Another write of this object was under way; nothing was stored.")
+    if status == 501:
+        detail = "The server of this id's node doesn't carry out what the request asks for."
+        return Refusal(HTTPStatus.NOT_IMPLEMENTED, f"{detail} Nothing was changed.")
     if status == 416:
         total = re.search(rb"<ActualObjectSize>(\d+)<", reply.body)
         content_range = reply.headers.get("content-range") or (

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 
 from gateway.answers import Refusal, unavailable
+from gateway.nodes.abilities import FOUND_OUT, IF_MATCH_ANY, METADATA
 from gateway.nodes.acquire import Unusable, acquire
 from gateway.nodes.member import Member
 from gateway.nodes.poller import Poller
@@ -36,7 +37,12 @@ NONE: Mapping[str, str] = {}
 
 # S3's error codes for a key that the node doesn't know (any more).
 KEY_REFUSED = frozenset(
-    {"InvalidAccessKeyId", "SignatureDoesNotMatch", "AuthorizationHeaderMalformed"}
+    {
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "AuthorizationHeaderMalformed",
+        "XAdminUserNotFound",  # versitygw
+    }
 )
 
 
@@ -134,7 +140,10 @@ class Upstream:
         raise unavailable("The node of this id can't be reached.")
 
     def refuse_undecided(self, node: Member, headers: Mapping[str, str]) -> None:
-        """Raises Refusal for an upload with a condition that the node's server would ignore."""
+        """Raises Refusal for an upload that asks for what the node's server would ignore."""
+        if len(headers) == 1:  # of which there is nothing to find out: Content-Type
+            return
+        self._refuse_ignored(node, headers)
         if headers.keys().isdisjoint(IF_MATCH):
             return
         decides = self.poller.decides_conditions(node)
@@ -146,6 +155,24 @@ class Upstream:
                 "The server of this id's node ignores conditions on PUT, "
                 "so this one can't be decided without a race. Nothing was stored."
             )
+            raise Refusal(HTTPStatus.NOT_IMPLEMENTED, detail)
+
+    def _refuse_ignored(self, node: Member, headers: Mapping[str, str]) -> None:
+        """The same for what isn't about whether conditions are decided at all."""
+        asked = {name for name in headers if name in FOUND_OUT} - {*IF_MATCH}
+        if any(name.startswith("x-amz-meta-") for name in headers):
+            asked.add(METADATA)
+        if headers.get("if-match") == "*":
+            asked.add(IF_MATCH_ANY)
+        if not asked:
+            return
+        ignored = self.poller.ignored(node)
+        if ignored is None:
+            detail = "What the server of this id's node can do isn't known yet; try again."
+            raise unavailable(detail)
+        if not ignored.isdisjoint(asked):
+            names = ", ".join(sorted(ignored & asked))
+            detail = f"The server of this id's node doesn't carry out {names}. Nothing was stored."
             raise Refusal(HTTPStatus.NOT_IMPLEMENTED, detail)
 
     def _again(
@@ -194,7 +221,9 @@ class Upstream:
         """Whether the reason of a refusal is gone, and the request can be sent again."""
         if reply.status not in (400, 403, 404) or (upload is not None and upload.spent):
             return False
-        if reply.code in KEY_REFUSED and self.discovery.replaced(node):
+        # An answer to HEAD has no body that would say why, but MinIO's headers do.
+        refused = reply.code in KEY_REFUSED or (reply.status == 403 and not reply.code)
+        if refused and self.discovery.replaced(node):
             connection.close()
             return True
         if reply.code == "NoSuchBucket" and upload is not None:

@@ -5,6 +5,8 @@ An `Upload` keeps its first bytes, so that a request which a dead connection los
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import logging
 import tempfile
@@ -79,10 +81,37 @@ def upload_of(body: bytes) -> Upload:
     return Upload(io.BytesIO(body), len(body))
 
 
-def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:
-    """Reads a body of unknown length into a temporary file.
+def content_md5(body: bytes) -> dict[str, str]:
+    """The header by which a server of S3 refuses what isn't these bytes (RFC 1864)."""
+    md5 = hashlib.md5(body, usedforsecurity=False).digest()
+    return {"content-md5": base64.b64encode(md5).decode()}
 
-    S3 wants the length before the body.
+
+def spool_whole(stream: IO[bytes], length: int) -> tuple[IO[bytes], str]:
+    """Reads a body of this length (bytes) into a temporary file.
+
+    Gives the file, and the body's Content-MD5 (RFC 1864). Raises BodyError where it ends early, and
+    Refusal (507) where the disk is full.
+    """
+    file, came = (stream, length) if is_spooled(stream) else spool(stream, length)
+    if came < length:
+        raise BodyError("The body ended before its Content-Length.")
+    digest = hashlib.md5(usedforsecurity=False)
+    while block := file.read(BLOCK):
+        digest.update(block)
+    file.seek(0)
+    return file, base64.b64encode(digest.digest()).decode()
+
+
+def is_spooled(stream: IO[bytes]) -> bool:
+    """Whether it is what `spool` gave."""
+    return isinstance(stream, tempfile.SpooledTemporaryFile)
+
+
+def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:
+    """Reads a body into a temporary file.
+
+    S3 wants the length before the body, and some servers want all of it.
 
     Gives the file (small ones stay in memory) and its length; reads no further than one block above
     `maximum` bytes. Raises Refusal (507) where the disk is full.
@@ -95,7 +124,7 @@ def spool(stream: IO[bytes], maximum: int) -> tuple[IO[bytes], int]:
             file.write(block)
         file.seek(0)
     except OSError as error:
-        log.warning("an upload without a length can't be spooled: %s", error)
-        detail = "The gateway has no room for an upload without Content-Length; send one."
+        log.warning("an upload can't be spooled: %s", error)
+        detail = "The gateway has no room for this upload, which has to wait on its disk."
         raise Refusal(HTTPStatus.INSUFFICIENT_STORAGE, detail) from None
     return file, length

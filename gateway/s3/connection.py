@@ -1,9 +1,12 @@
 """One HTTP/1.1 exchange with a node, over a bare socket.
 
 A `Connection` sends bytes and reads one answer at a time. Its parser takes what servers of S3 send
-and nothing else: an answer that isn't HTTP/1.1 to the letter, or has no length, is an error, and
-the connection isn't used again. A client library would cost several times as much
-(bench/README.md).
+and nothing else: an answer that isn't HTTP/1.1 to the letter, or of which nobody could tell whether
+it was cut, is an error, and the connection isn't used again. A client library would cost several
+times as much (bench/README.md).
+
+Every server gives an object its length. Some send documents (errors, listings) in chunks: those are
+read as a whole, up to `DOCUMENT_MAX`, and have a length from then on.
 
 All that can go wrong comes as an UpstreamError. `answered` says whether a byte of an answer had
 come by then, and the error's cause whether the node was silent. From that others decide whether the
@@ -24,10 +27,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.s3.body import Upload
+from gateway.s3.chunks import read_chunks
 from gateway.s3.headers import IF_MATCH
 
 ANSWER_HEAD_MAX = 64 * 1024  # bytes of a node's status line and headers
 ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
+DOCUMENT_MAX = 4 * 1024 * 1024  # bytes of another body in chunks; a page of a listing has fewer
 
 # These are no part of a header's value (RFC 9110, 5.5); the tab is.
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -135,7 +140,7 @@ class Reply:
 class Connection:
     """A kept connection to a node. OSErrors and bad answers come as UpstreamError."""
 
-    __slots__ = ("answered", "reused", "since", "sock", "usable")
+    __slots__ = ("_ahead", "answered", "reused", "since", "sock", "usable")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -143,6 +148,7 @@ class Connection:
         self.since = 0.0  # when it was put into the pool
         self.answered = False  # a byte of an answer came since it was taken from the pool
         self.usable = True  # for another request, once the answer to this one is read
+        self._ahead = b""  # what came together with an interim answer, and follows it
 
     def send(self, data: bytes) -> None:
         try:
@@ -179,13 +185,36 @@ class Connection:
             except OSError as error:
                 raise UpstreamError(f"receiving: {error}") from error
 
-    def reply(self, method: str) -> Reply:
+    def reply(self, method: str, *, until_continue: bool = False) -> Reply:
         """Reads status, headers and what came with them.
 
-        Of an error and of an empty answer it reads everything. What comes bit by bit may take as
-        long as the socket's time-out, once more.
+        Interim answers are passed over, however many there are (RFC 9110, 15.2), but for a `100
+        Continue` where that is waited for. Of an error, of an empty answer and of one in chunks it
+        reads everything. What comes bit by bit may take as long as the socket's time-out, once
+        more.
         """
-        data = self.receive(65536)
+        reply = self._head(method)
+        if reply.status < 200:
+            deadline = self._deadline()
+            while reply.status < 200 and not (until_continue and reply.status == 100):
+                self._ahead = self._ahead or self._receive_by(deadline, 65536)
+                reply = self._head(method)
+        if "close" in [
+            option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")
+        ]:
+            self.usable = False  # RFC 9112, 9.6: also among others
+        if "transfer-encoding" in reply.headers and reply.left:
+            self._collect(reply)
+        elif reply.status >= 300 and reply.left:
+            self.finish(reply, ERROR_BODY_MAX)
+        return reply
+
+    def _head(self, method: str) -> Reply:
+        """The next answer's status and headers, and what came with them; it may be an interim one.
+
+        Raises BadAnswer.
+        """
+        data, self._ahead = self._ahead or self.receive(65536), b""
         end, deadline = data.find(b"\r\n\r\n"), 0.0
         while end < 0:
             if not data.startswith(STATUS_BEGIN[: len(data)]):  # it may wait for us to say more
@@ -199,13 +228,21 @@ class Connection:
             reply = parse_reply(data[:end].decode("latin-1"), data[end + 4 :], method)
         except ValueError as error:
             raise BadAnswer(f"not an HTTP answer: {data[:80]!r}", data) from error
-        if "close" in [
-            option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")
-        ]:
-            self.usable = False  # RFC 9112, 9.6: also among others
-        if reply.status >= 300 and reply.left:
-            self.finish(reply, ERROR_BODY_MAX)
+        if reply.status < 200:
+            self._ahead, reply.body = reply.body, b""
         return reply
+
+    def _collect(self, reply: Reply) -> None:
+        """Reads a body in chunks. From then on the answer is as if it had come with a length."""
+        deadline, begun = self._deadline(), reply.body
+        maximum = ERROR_BODY_MAX if reply.status >= 300 else DOCUMENT_MAX
+        try:
+            receive = functools.partial(self._receive_by, deadline, 65536)
+            reply.body, reply.left = read_chunks(begun, receive, maximum), 0
+        except ValueError as error:
+            raise BadAnswer(f"not HTTP's chunks: {error}: {begun[:80]!r}", begun) from error
+        del reply.headers["transfer-encoding"]
+        reply.headers["content-length"] = str(len(reply.body))
 
     def finish(self, reply: Reply, maximum: int | None = None) -> None:
         """Reads what is left of an answer's body, within the socket's time-out, once more.
@@ -264,10 +301,17 @@ def parse_reply(head: str, body: bytes, method: str) -> Reply:
         if name == "content-length" and name in headers:
             raise ValueError("two lengths")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value  # RFC 9110, 5.3
-    if method == "HEAD" or status in (204, 304) or status < 200:
+    if status == 101:  # nobody has asked for another protocol (RFC 9110, 15.2.2)
+        raise ValueError(lines[0])
+    if status < 200:
+        return Reply(status, headers, body, 0)
+    if method == "HEAD" or status in (204, 304):
         length = 0
-    elif "transfer-encoding" in headers:  # MinIO gives every object and error a length
-        raise ValueError("no length")
+    elif "transfer-encoding" in headers:
+        # Both at once is how requests are smuggled (RFC 9112, 6.3).
+        if headers["transfer-encoding"].lower() != "chunked" or "content-length" in headers:
+            raise ValueError("no length")
+        return Reply(status, headers, body, 1)  # of the last chunk at least
     else:
         length = int(headers["content-length"]) if "content-length" in headers else -1
     if not 0 <= len(body) <= length:

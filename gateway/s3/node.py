@@ -172,7 +172,7 @@ class Node:
             return connection.reply(method)
         if request.careful:
             connection.send(head)
-            reply = connection.reply(method)
+            reply = connection.reply(method, until_continue=True)
             if reply.status != 100:
                 connection.usable = False  # the node may or may not wait for the body
                 return reply

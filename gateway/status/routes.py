@@ -130,6 +130,8 @@ class Status:
                     "role": role,
                     "state": known["state"],
                     "keeps_conditions": node.standing.keeps_conditions,
+                    "ignores": node.standing.ignores,
+                    "stores_cut": node.standing.stores_cut,
                     "since": moment(known.get("since")),
                     "last_error": known.get("error"),
                     "last_error_at": moment(known.get("error_at")),

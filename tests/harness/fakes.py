@@ -9,10 +9,12 @@ for.
 from __future__ import annotations
 
 RECORDS = r'''
-import hashlib, threading
+import base64, hashlib, threading
 
 BUCKET = "/objgw-layout"
 RECORDS, RECORDS_LOCK = {}, threading.Lock()  # the bodies by their paths; the bucket itself is BUCKET: b""
+KEPT = {}  # the headers of what is stored, by path
+KEPT_NAMES = ("content-type", "content-encoding", "content-disposition", "content-language", "cache-control", "expires")
 
 
 def read_head(file):
@@ -41,9 +43,18 @@ def keep_record(method, path, headers, body):
         status, etag, answer = decide(method, path.rstrip("/"), headers, body)
     lines = [f"HTTP/1.1 {status} S3"] + ([f"ETag: {etag}"] if etag else [])
     if status not in (204, 304):
-        lines += [f"Content-Length: {len(answer)}", "Content-Type: application/octet-stream"]
+        kept = KEPT.get(path, {}) if method in ("GET", "HEAD") and status == 200 else {}
+        lines += [f"Content-Length: {len(answer)}", *(f"{name}: {value}" for name, value in kept.items())]
     head = "".join(f"{line}\r\n" for line in lines) + "\r\n"
     return head.encode() + (b"" if method == "HEAD" or status in (204, 304) else answer)
+
+
+def is_wrong(header):
+    """Whether it is a checksum of zeros, which nothing has that is sent."""
+    name, value = header
+    if name == "x-amz-content-sha256":
+        return value == "0" * 64
+    return (name == "content-md5" or name.startswith("x-amz-checksum-")) and not any(base64.b64decode(value))
 
 
 def decide(method, path, headers, body):
@@ -51,6 +62,10 @@ def decide(method, path, headers, body):
     def error(status, code):
         return status, "", b"<Error><Code>%s</Code></Error>" % code.encode()
 
+    if len(body) < int(headers.get("content-length", 0)):
+        return error(400, "IncompleteBody")
+    if method == "PUT" and any(map(is_wrong, headers.items())):
+        return error(400, "BadDigest")
     if path == BUCKET and method == "PUT":
         RECORDS.setdefault(BUCKET, b"")
         return 200, "", b""
@@ -70,6 +85,7 @@ def decide(method, path, headers, body):
         return error(412, "PreconditionFailed") if method == "PUT" else (304, etag, b"")
     if method == "PUT":
         RECORDS[path] = body
+        KEPT[path] = {name: value for name, value in headers.items() if name in KEPT_NAMES or "-meta-" in name}
         return 200, etag_of(body), b""
     if method in ("GET", "HEAD"):
         return 200, etag, stored

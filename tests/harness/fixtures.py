@@ -24,6 +24,7 @@ from gateway.status.logs import FLUSH_SECONDS
 from tests.harness.engine import Lab
 from tests.harness.gateway import Gateway
 from tests.harness.local import LocalStack
+from tests.harness.servers import ALL, here
 from tests.harness.stack import Stack
 from tests.harness.waiting import random_id
 
@@ -50,13 +51,23 @@ WITHOUT = (
 )
 
 
+MAKES = here() if CONTAINERS else []  # servers of other makes, of which there is an image
+MISSING = ", ".join(make.repository for make in ALL if make.name not in {m.name for m in MAKES})
+
+
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Where there are no containers, what needs them isn't collected."""
-    return None if CONTAINERS or collection_path.name != "stack" else True
+    """Where there are no containers, or no images of other servers, what needs them isn't
+    collected.
+    """
+    if collection_path.name == "stack":
+        return None if CONTAINERS else True
+    return True if collection_path.name == "test_other_servers.py" and not MAKES else None
 
 
 def pytest_report_header() -> str:
-    return "" if CONTAINERS else WITHOUT
+    if not CONTAINERS:
+        return WITHOUT
+    return f"not tested, since their images aren't on this machine: {MISSING}" if MISSING else ""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -44,17 +44,23 @@ class Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     answer = record("node-1")
     asked = 0
+    closes = 0  # the connection after so many answers; 0: never
 
 
 class Handler(socketserver.StreamRequestHandler):
     server: Server
 
     def handle(self) -> None:
+        answers = 0
         while self.rfile.readline():
             while self.rfile.readline() not in (b"\r\n", b""):
                 pass
             self.server.asked += 1
-            self.wfile.write(self.server.answer)
+            answers += 1
+            last = answers == self.server.closes
+            self.wfile.write(CLOSING if last else self.server.answer)
+            if last:
+                return
 
 
 @pytest.fixture
@@ -96,3 +102,31 @@ def test_a_connection_that_was_proved_is_used_again_without_a_look(
     for _ in range(3):
         node.release(acquire(node))
     assert server.asked == 1
+
+
+CLOSING = record("node-1").replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+
+
+def test_a_server_that_closes_each_connection_is_asked_nothing_and_it_is_said_why(
+    node: Member, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.answer, server.closes = CLOSING, 1
+    for _ in range(2):
+        with pytest.raises(Unusable, match="closes each connection"):
+            acquire(node)
+    assert "closes each connection" in node.standing.error
+    assert caplog.text.count("VGW_KEEP_ALIVE=true") == 1  # the remedy, once
+    server.answer, server.closes = record("node-1"), 0
+    node.release(acquire(node))
+    assert node.standing.error == ""
+
+
+def test_a_connection_that_the_server_closes_after_some_answers_costs_no_request(
+    node: Member, server: Server
+) -> None:
+    """As nginx does after `keepalive_requests`: the last answer on a connection says so."""
+    server.closes = 3
+    for _ in range(9):
+        node.release(acquire(node))
+        node.standing.checked -= 10  # the lease is over, so that the next one looks
+    assert server.asked >= 9

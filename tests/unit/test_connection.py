@@ -339,8 +339,9 @@ def test_nothing_is_taken_for_an_answer_that_h11_refuses_or_takes_otherwise(
 
 # What h11 takes and we don't, and why; the row's answer is to a GET.
 STRICTER = {
-    "a body in chunks: S3 gives each object and error a length": (
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+    "a body in chunks with a length: RFC 9112, 6.3 calls it an error": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"
+        b"5\r\nhello\r\n0\r\n\r\n"
     ),
     "a body that ends with the connection: nobody could tell whether it was cut": b"HTTP/1.1 200 "
     b"OK\r\n\r\nhello",

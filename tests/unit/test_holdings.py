@@ -20,7 +20,11 @@ from tests.harness.waiting import owner
 
 
 def listing(*keys: str, size: int = 1) -> bytes:
-    return b"".join(f"<Key>{key}</Key><Size>{size}</Size>".encode() for key in keys)
+    sized = f"<Size>{size}</Size>"
+    bodies = (
+        f"<Key>{key}</Key>{sized}" if key > "b" else f"{sized}<Key>{key}</Key>" for key in keys
+    )
+    return b"".join(f"<Contents>{body}</Contents>".encode() for body in bodies)
 
 
 def error(code: str) -> bytes:
