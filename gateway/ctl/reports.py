@@ -88,6 +88,7 @@ def print_layout(layout: Layout, rows: list[Row]) -> None:
 PROBLEMS = {
     "missing": "is in the layout, and Docker doesn't list it: its ids are 503{lost}",
     "not running": "doesn't run: its ids are 503{lost}",
+    "unusable": "runs, and can't be used: {problem}",
     "no answer": "doesn't answer: its ids are 503",
     "wrong record": "holds what belongs to another node, or a record that can't be read",
     "foreign": "belongs to another installation, and is left alone{add}",
@@ -123,6 +124,7 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
         "latency": None,
         "keeps_conditions": None,
         "share": layout.memberships[0].share(name),
+        "problem": endpoint.problem if endpoint else "",
     }
     if record is None:
         return row
@@ -152,6 +154,8 @@ def node_state(cluster: Cluster, survey: Survey, name: str) -> str:
     endpoint, record, layout = cluster.endpoints.get(name), survey.records.get(name), survey.layout
     if endpoint is None:
         return "missing"
+    if endpoint.problem:
+        return "unusable"
     if not endpoint.host:
         return "not running"
     if record is None:

@@ -75,14 +75,16 @@ class Upstream:
         return view
 
     def running(self, node: Member) -> Member:
-        """The node as the source has it by now. Raises Refusal where it isn't running."""
+        """The node as the source has it by now. Raises Refusal where it can't be asked."""
         if node.closed or not node.host:
             node = self.directory.named(node.name) or node
         if node.closed or not node.host:
             self.discovery.refresh()
             node = self.directory.named(node.name) or node
         if not node.host:
-            raise unavailable("The node of this id is not running.")
+            unusable = "can't be used; the gateway's log says why"
+            what = unusable if node.endpoint.problem else "is not running"
+            raise unavailable(f"The node of this id {what}.")
         return node
 
     def exchange(

@@ -1,0 +1,103 @@
+"""What docs/operating.md has an operator do to nodes and gateways, as far as no other file does it.
+
+A backup is what a stopped node's volume holds; here Docker's archives read and write it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from tests.harness.gateway import Gateway
+from tests.harness.layout import names_of, rebalance
+from tests.harness.node import Node
+from tests.harness.stack import Stack
+from tests.harness.waiting import eventually, random_id
+
+
+def backed_up(node: Node) -> bytes:
+    """All that a node's volume holds, as a tar archive."""
+    node.stop()
+    stream, _ = node.container.get_archive("/data/.")
+    archive = b"".join(stream)
+    node.start()
+    return archive
+
+
+def restore(node: Node, archive: bytes) -> None:
+    """Makes the node anew, with what the archive holds in place of what it held."""
+    node.lose()
+    node.create(node.address, start=False)
+    assert node.container.put_archive("/data", archive)
+    node.start()
+
+
+def store(gateway: Gateway, ids: Iterable[str], version: str) -> None:
+    for id in ids:
+        assert gateway.put(id, f"{id} {version}".encode()).status == 200
+
+
+def versions(gateway: Gateway, ids: Iterable[str]) -> set[str]:
+    """The versions that the objects have; a status where it isn't 200."""
+    answers = [gateway.get(id) for id in ids]
+    return {
+        each.body.decode().split()[-1] if each.status == 200 else str(each.status)
+        for each in answers
+    }
+
+
+def test_a_node_restored_from_before_a_rebalance_brings_no_older_version_over_a_newer_one(
+    stack: Stack,
+) -> None:
+    (first,) = stack.add_nodes("1")
+    gateway = stack.add_gateway()
+    gateway.wait_ready()
+    store(gateway, [random_id()], "first")  # without any object, nothing would be unsettled
+    stack.add_node("2")
+    gateway.wait_layout(names_of(stack.nodes), settled=False)
+    ids = [stack.id_of(first) for _ in range(40)]
+    store(gateway, ids, "old")  # with an epoch, since the layout isn't settled
+    rebalance(gateway)
+    archive = backed_up(first)
+
+    third = stack.add_node("3")
+    gateway.wait_layout(names_of(stack.nodes), settled=False)
+    rebalance(gateway)
+    gateway.wait_layout(names_of(stack.nodes), settled=True)  # from now on, writes have no epoch
+    moved = [id for id in ids if stack.owner(id) is third]
+    changed, deleted, kept = moved[::3], moved[1::3], moved[2::3]
+    assert changed
+    assert deleted
+    assert kept
+    store(gateway, changed, "new")
+    assert {gateway.delete(id).status for id in deleted} == {204}
+
+    restore(first, archive)
+    eventually(lambda: versions(gateway, [ids[0]]) == {"old"})
+    assert versions(gateway, changed) == {"new"}
+    assert versions(gateway, deleted) == {"404"}
+    found = gateway.ask_ctl("check").report
+    assert (found["clean"], found["strays"], found["misplaced"]) == (
+        False,
+        len(changed) + len(kept),
+        len(deleted),
+    )
+
+    seen, over = set[str](), threading.Event()
+
+    def watch() -> None:
+        while not over.is_set():
+            seen.update(versions(gateway, changed))
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        rebalance(gateway)
+    finally:
+        over.set()
+        watching.join()
+    assert seen == {"new"}
+    assert versions(gateway, changed) == {"new"}
+    assert versions(gateway, kept) == {"old"}
+    assert versions(gateway, deleted) == {"old"}  # nobody knows any more that it was deleted
+    assert gateway.ask_ctl("check").report["clean"] is True
