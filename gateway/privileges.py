@@ -21,7 +21,7 @@ def drop_privileges(environ: Mapping[str, str]) -> tuple[int, str]:
     Where Docker Desktop runs, that is root's. Where the socket isn't there yet nobody knows its
     group; then the process stays what it is. Nothing is done where the process isn't root's.
 
-    Gives what there is to say of it, as a level of `logging` and a text, which is empty for nothing.
+    Gives what there is to say of it: a level of `logging`, and a text, which is empty for nothing.
     """
     if os.getuid() or not environ.get("OBJGW_USER"):
         return logging.NOTSET, ""

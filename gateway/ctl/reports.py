@@ -95,6 +95,7 @@ PROBLEMS = {
     "unknown": "holds objects without a record, and is left alone{add}",
     "empty": "lost what it held: its ids are 503{lost}",
     "joining": "is about to join",
+    "returned": "was given up, is back with its record from then, and is left alone",
 }
 REMEDIES = {
     "lost": " (to give up what it held: objgwctl.py remove --lost {name})",
@@ -108,7 +109,8 @@ def problems_of(rows: list[Row]) -> list[str]:
     for row in rows:
         if row["state"] in PROBLEMS:
             remedies = {what: text.format(**row) for what, text in REMEDIES.items()}
-            problems.append(f"{row['name']} {PROBLEMS[row['state']].format(**remedies)}.")
+            text = PROBLEMS[row["state"]].format(**row, **remedies)
+            problems.append(f"{row['name']} {text}.")
     return problems
 
 
@@ -167,7 +169,9 @@ def node_state(cluster: Cluster, survey: Survey, name: str) -> str:
     if survey.unknown(name):
         return "unknown"
     if name not in layout.all_names:
-        return "removed" if name in layout.removed else "joining"
+        if name in layout.removed:
+            return "removed"
+        return "returned" if survey.returned(name) else "joining"
     if not record.layout and name not in layout.unrecorded:
         return "empty"
     return "running" if name in layout.names else "draining"

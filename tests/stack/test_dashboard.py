@@ -56,13 +56,10 @@ def prometheus(target: str, folder: Path) -> Iterator[str]:
     job = {"job_name": "objgw", "static_configs": [{"targets": [target]}]}
     seconds = {"scrape_interval": "1s", "scrape_timeout": "1s"}
     config.write_text(json.dumps({"global": seconds, "scrape_configs": [job]}))  # JSON is YAML
+    options = {"config.file": config, "web.listen-address": address, "storage.tsdb.path": folder}
+    command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(
-            ["prometheus", f"--config.file={config}", f"--web.listen-address={address}"]
-            + [f"--storage.tsdb.path={folder}/data"],
-            stdout=log,
-            stderr=log,
-        )
+        process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         yield f"http://{address}"
     finally:

@@ -46,18 +46,20 @@ def versions(gateway: Gateway, ids: Iterable[str]) -> set[str]:
     }
 
 
-def test_a_node_restored_from_before_a_rebalance_brings_no_older_version_over_a_newer_one(
+def test_what_a_backup_or_a_node_that_was_given_up_brings_back_replaces_nothing_newer(
     stack: Stack,
 ) -> None:
     (first,) = stack.add_nodes("1")
     gateway = stack.add_gateway()
     gateway.wait_ready()
-    store(gateway, [random_id()], "first")  # without any object, nothing would be unsettled
+    before = random_id()
+    store(gateway, [before], "old")  # without any object, nothing would be unsettled
     stack.add_node("2")
     gateway.wait_layout(names_of(stack.nodes), settled=False)
     ids = [stack.id_of(first) for _ in range(40)]
     store(gateway, ids, "old")  # with an epoch, since the layout isn't settled
     rebalance(gateway)
+    assert gateway.delete(before).status == 204
     archive = backed_up(first)
 
     third = stack.add_node("3")
@@ -102,3 +104,13 @@ def test_a_node_restored_from_before_a_rebalance_brings_no_older_version_over_a_
     assert versions(gateway, kept) == {"old"}
     assert versions(gateway, deleted) == {"old"}  # nobody knows any more that it was deleted
     assert gateway.ask_ctl("check").report["clean"] is True
+
+    third.remove()
+    assert gateway.ctl("remove", "--lost", "--yes", third.name).code == 0
+    store(gateway, moved, "newest")
+    third.create(third.address)  # with what it held
+    eventually(lambda: "is left alone" in gateway.ctl("nodes").output)
+    refused = gateway.ctl("add", third.name)
+    assert refused.code == 2
+    assert "objects would be again as they were" in refused.errors
+    assert versions(gateway, moved) == {"newest"}
