@@ -175,7 +175,7 @@ def test_keys_that_can_not_be_read_make_a_node_unusable_and_the_log_says_so_once
 def test_a_node_is_added_and_taken_out_as_the_documents_say(swarm: Swarm) -> None:
     """`objgwctl.py` begins as root, which may not read the gateway's secrets."""
     ids, fourth = swarm.store(), SERVICES[0].replace("node-1", "node-4")
-    _, _, text = (CHECKOUT / "docs/operating.md").read_text().partition("**A fourth node**")
+    _, _, text = (CHECKOUT / "docs/swarm.md").read_text().partition("**A fourth node**")
     (described,) = re.findall(r"\n\n((?:    .*\n|\n)*?)\nThe gateways are replaced", text)
     swarm.manager.add_files({"node-4.yml": textwrap.dedent(described)})
     swarm.passwords["4"] = secrets.token_hex(20)
