@@ -5,8 +5,12 @@ A backup is what a stopped node's volume holds; here Docker's archives read and 
 
 from __future__ import annotations
 
+import io
+import tarfile
 import threading
+from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from tests.harness.gateway import Gateway
 from tests.harness.layout import names_of, rebalance
@@ -114,3 +118,59 @@ def test_what_a_backup_or_a_node_that_was_given_up_brings_back_replaces_nothing_
     assert refused.code == 2
     assert "objects would be again as they were" in refused.errors
     assert versions(gateway, moved) == {"newest"}
+
+
+def test_tokens_are_changed_without_a_gap_by_a_file_and_hup(shared: Stack) -> None:
+    """The file is the gateway's user's alone, and root has no right to read it. `objgwctl.py` reads
+    it, and refuses one without a token.
+    """
+    file = "/srv/objgw/tokens"
+    gateway = shared.add_gateway(
+        {"OBJGW_TOKENS_FILE": file, "WEB_CONCURRENCY": "2"},
+        start=False,
+        cap_drop=["ALL"],
+        cap_add=["SETUID", "SETGID"],
+    )
+
+    def write(text: str) -> None:
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            member = tarfile.TarInfo("tokens")
+            member.size, member.mode, member.uid = len(text), 0o400, 65534
+            tar.addfile(member, io.BytesIO(text.encode()))
+        assert gateway.container.put_archive("/srv/objgw", archive.getvalue())
+
+    def status(token: str) -> int:
+        return gateway.get("up", headers={"Authorization": f"Bearer {token}"}).status
+
+    write("first")
+    gateway.start()
+    eventually(lambda: status("first") == 404)
+    assert status("second") == 401
+    seen, over = Counter[int](), threading.Event()
+
+    def use() -> None:
+        while not over.is_set():
+            seen[status("first")] += 1
+
+    with ThreadPoolExecutor(1) as pool:
+        using = pool.submit(use)
+        try:
+            write("first second")
+            assert gateway.ctl("locate", "up").code == 0
+            gateway.container.kill("SIGHUP")
+            eventually(lambda: [status("second") for _ in range(20)] == [404] * 20)
+        finally:
+            over.set()
+        using.result()
+    assert set(seen) == {404}
+    write("second")
+    gateway.container.kill("SIGHUP")
+    eventually(lambda: [status("first") for _ in range(20)] == [401] * 20)
+    assert status("second") == 404
+    write(" ")
+    refused = gateway.ctl("locate", "up")
+    assert (refused.code, refused.errors) == (
+        2,
+        "objgwctl: the file of OBJGW_TOKENS_FILE has nothing but blanks\n",
+    )
