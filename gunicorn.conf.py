@@ -16,14 +16,18 @@ from typing import Any
 # The workers' folder in memory, which prometheus_client wants to know when it is imported. A reload
 # keeps it.
 folder = os.environ.setdefault("PROMETHEUS_MULTIPROC_DIR", f"/dev/shm/objgw-{secrets.token_hex(8)}")
+from gateway.privileges import drop_privileges  # noqa: E402
 from gateway.server import start  # noqa: E402
 from gateway.settings import read_or_exit  # noqa: E402
 from gateway.status import logs, metrics  # noqa: E402
 
 start.configured = True
+told = drop_privileges(os.environ)  # before the settings, whose files are for that user
 settings = read_or_exit()
 logconfig_dict = logs.log_settings(settings)
 dictConfig(logconfig_dict)
+if told[1]:
+    logging.getLogger("objgw").log(*told)
 
 
 def cores() -> int:
@@ -44,27 +48,6 @@ def cores() -> int:
     return max(1, available)
 
 
-def drop_privileges(user: int) -> None:
-    """Becomes `user` for good, with no group but that of the Docker socket.
-
-    Where Docker Desktop runs, that is root's.
-
-    Where the socket isn't there yet nobody knows its group. Then the process stays what it is.
-    """
-    log = logging.getLogger("objgw")
-    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
-    needed = host.startswith("unix://") and not settings.nodes  # a list of nodes needs no Docker
-    try:
-        groups = [os.stat(host.removeprefix("unix://")).st_gid] if needed else []
-    except FileNotFoundError:
-        log.warning("%s isn't there, so its group isn't known: running as root", host)
-        return
-    os.setgroups(groups)
-    os.setgid(user)
-    os.setuid(user)
-    log.info("running as user %d, groups %s", user, groups)
-
-
 def allow_files(wanted: int) -> None:
     """Lets each process have so many open files, or as many as it may: each connection is one.
 
@@ -77,8 +60,6 @@ def allow_files(wanted: int) -> None:
 
 
 allow_files(65536)
-if os.getuid() == 0 and os.environ.get("OBJGW_USER"):  # the image sets it
-    drop_privileges(int(os.environ["OBJGW_USER"]))
 
 
 def leave_nothing(process: int) -> None:

@@ -27,6 +27,7 @@ from gateway.ctl.errors import CANNOT, FINE, INTERRUPTED, CommandError
 from gateway.ctl.members import add, remove
 from gateway.ctl.pace import MOST
 from gateway.ctl.reports import check, locate, nodes
+from gateway.privileges import drop_privileges
 from gateway.settings import Settings, SettingsError
 
 EXIT_CODES = """exit codes:
@@ -122,6 +123,7 @@ def main() -> int:
     """Runs the command; its exit code."""
     args = parse()
     signal.signal(signal.SIGTERM, interrupt)
+    drop_privileges(os.environ)  # `docker exec` begins as root, which can't read all that it needs
     try:
         if args.command == "demo":
             return demo(args.port)

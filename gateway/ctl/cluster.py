@@ -80,13 +80,15 @@ class Cluster:
                 raise NodeError(f"{self._source.what} can't be read: {error}") from None
 
     def client(self, name: str) -> NodeClient:
-        """This thread's client of a node. Raises NodeError where the node isn't running."""
+        """This thread's client of a node. Raises NodeError where it can't be asked."""
         if self._outdated:
             with contextlib.suppress(NodeError):
                 self.refresh()
         endpoint = self.endpoints.get(name)
         if endpoint is None or not endpoint.host:
             self._mark_outdated()
+            if endpoint and endpoint.problem:
+                raise NodeError(f"{name} can't be used: {endpoint.problem}")
             raise NodeError(f"{name} isn't {'running' if endpoint else 'there'}")
         clients: dict[str, NodeClient] = self._clients.__dict__
         client = clients.get(name)

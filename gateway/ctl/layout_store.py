@@ -53,6 +53,12 @@ class Survey(NamedTuple):
         held = self.holdings.get(name)
         return name in self.records and is_unknown(name, self.records[name], held, self.layout)
 
+    def returned(self, name: str) -> bool:
+        """Whether the node is out of the layout, and has a record from when it was in it."""
+        record = self.records.get(name, NO_RECORD)
+        out = name not in self.layout.all_names
+        return out and record.own(name) is not None and not self.foreign(name)
+
     def may_be_given(self, name: str, layout: Layout) -> bool:
         """Whether the node may be given this layout as its record."""
         return may_be_given(name, self.records[name], self.holdings.get(name), layout)

@@ -244,6 +244,14 @@ def require_addable(cluster: Cluster, survey: Survey, name: str) -> None:
     lost = name in survey.layout.all_names and not record.layout
     if lost and not survey.unknown(name) and name not in survey.layout.unrecorded:
         raise CommandError(survey.problem(name))
+    # Nothing tells which of two copies is newer where one is from before the node was out: while a
+    # layout is settled, what is written has no epoch.
+    if survey.returned(name) and next(cluster.listing(name, anyone=True), None):
+        raise CommandError(
+            f"{name} was given up or taken out, and holds what it held then, so that objects would "
+            "be again as they were: give it an empty volume; docs/recipes.md says how to get "
+            "single objects back"
+        )
 
 
 def announce(cluster: Cluster, survey: Survey, name: str) -> int:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Listed, Progress, Work, duration, say
 from gateway.ctl.crew import Crew
+from gateway.ctl.deletions import Deletions
 from gateway.ctl.errors import CommandError
 from gateway.ctl.listing import StoredCopy
 from gateway.ctl.lock import WorkLock
@@ -107,6 +108,9 @@ class Rebalance:
             self.cluster.abort_uploads(name)
         if self.lock.layout.settled:
             counts = self._count()
+            if counts.strays:
+                self._delete_strays()
+                counts = self._count()
             if not counts.work.objects and not counts.tombstones:
                 return True
             say("objects aren't with their owners; gateways look everywhere until they are")
@@ -129,6 +133,23 @@ class Rebalance:
 
     def _count(self) -> Counts:
         return count_objects(self.cluster, self.lock.layout)
+
+    def _delete_strays(self) -> None:
+        """Deletes, in a settled layout, the copies of objects that their owner has as well.
+
+        All that was written since the layout was settled went to the owner, so that its copy is the
+        newest. Another one is older, whatever its epoch and time are: for one, it has come back
+        with the backup of a node. Once objects may be anywhere, nobody could tell that any more.
+        """
+        deletions, layout, deleted = Deletions(self.lock), self.lock.layout, 0
+        for key, copies in self.cluster.ids(layout.all_names):
+            owner = layout.owner(key)
+            if OBJECT_ID.fullmatch(key) and owner in copies:
+                for name in copies.keys() - {owner}:
+                    deletions.add(name, key)
+                    deleted += 1
+        deletions.flush()
+        say(f"{deleted} copies were deleted whose objects are with their owners")
 
     def _pause_for_gateways(self) -> None:
         """Until all gateways know the layout."""

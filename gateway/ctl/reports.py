@@ -92,6 +92,7 @@ def print_layout(layout: Layout, rows: list[Row]) -> None:
 PROBLEMS = {
     "missing": "is in the layout, and Docker doesn't list it: its ids are 503{lost}",
     "not running": "doesn't run: its ids are 503{lost}",
+    "unusable": "runs, and can't be used: {problem}",
     "no answer": "doesn't answer: its ids are 503",
     "closes connections": f"{ClosesConnections.what}: its ids are 503",
     "wrong record": "holds what belongs to another node, or a record that can't be read",
@@ -99,6 +100,7 @@ PROBLEMS = {
     "unknown": "holds objects without a record, and is left alone{add}",
     "empty": "lost what it held: its ids are 503{lost}",
     "joining": "is about to join",
+    "returned": "was given up, is back with its record from then, and is left alone",
 }
 REMEDIES = {
     "lost": " (to give up what it held: objgwctl.py remove --lost {name})",
@@ -112,7 +114,8 @@ def problems_of(rows: list[Row]) -> list[str]:
     for row in rows:
         if row["state"] in PROBLEMS:
             remedies = {what: text.format(**row) for what, text in REMEDIES.items()}
-            problems.append(f"{row['name']} {PROBLEMS[row['state']].format(**remedies)}.")
+            text = PROBLEMS[row["state"]].format(**row, **remedies)
+            problems.append(f"{row['name']} {text}.")
     return problems
 
 
@@ -129,6 +132,7 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
         "keeps_conditions": None,
         "ignores": None,
         "share": layout.memberships[0].share(name),
+        "problem": endpoint.problem if endpoint else "",
     }
     if record is None:
         return row
@@ -164,6 +168,8 @@ def node_state(cluster: Cluster, survey: Survey, name: str) -> str:
     endpoint, record, layout = cluster.endpoints.get(name), survey.records.get(name), survey.layout
     if endpoint is None:
         return "missing"
+    if endpoint.problem:
+        return "unusable"
     if not endpoint.host:
         return "not running"
     if record is None:
@@ -175,7 +181,9 @@ def node_state(cluster: Cluster, survey: Survey, name: str) -> str:
     if survey.unknown(name):
         return "unknown"
     if name not in layout.all_names:
-        return "removed" if name in layout.removed else "joining"
+        if name in layout.removed:
+            return "removed"
+        return "returned" if survey.returned(name) else "joining"
     if not record.layout and name not in layout.unrecorded:
         return "empty"
     return "running" if name in layout.names else "draining"

@@ -81,7 +81,7 @@ class Upstream:
         return view
 
     def running(self, node: Member) -> Member:
-        """The node as the source has it by now. Raises Refusal where it isn't running."""
+        """The node as the source has it by now. Raises Refusal where it can't be asked."""
         if node.closed or not node.host:
             node = self.directory.named(node.name) or node
         if node.closed or not node.host:

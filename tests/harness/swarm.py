@@ -195,11 +195,23 @@ class Swarm:
         self.manager.add_files(
             {"stack.yml": (CHECKOUT / "docker-stack.yml").read_text(), "changes.yml": CHANGES}
         )
+        self.deploy_files("stack.yml", "changes.yml")
+        self.wait_ready()
+
+    def deploy_files(self, *names: str) -> None:
+        """`docker stack deploy` with these files of the manager, the first one first."""
+        files = [word for name in names for word in ("-c", f"/{name}")]
         self.manager.run(
-            *["docker", "stack", "deploy", "-c", "/stack.yml", "-c", "/changes.yml", "objgw"],
+            *["docker", "stack", "deploy", *files, "objgw"],
             env={"OBJGW_IMAGE": self.stack.lab.image},
         )
-        self.wait_ready()
+
+    def ctl(self, *arguments: str) -> dict[str, Any]:
+        """What `objgwctl.py` reports, run in the gateway's container as root, as people do."""
+        command = f"docker exec {self.gateway_container()} python objgwctl.py"
+        output = self.manager.run(*command.split(), *arguments, "--json")
+        report: dict[str, Any] = json.loads(output)
+        return report
 
     def add_secret(self, name: str, text: str) -> None:
         self.manager.shell(f"printf %s {text} | docker secret create {name} -")

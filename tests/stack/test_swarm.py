@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.harness.engine import DOCKER_SOCKET, MINIO, Lab
+from tests.harness.engine import CHECKOUT, DOCKER_SOCKET, MINIO, Lab
 from tests.harness.swarm import GATEWAY, NODES, OVERLAY, READ, SERVICES, Engine, Swarm, swarm_of
 from tests.harness.waiting import eventually
 
@@ -185,6 +187,34 @@ def test_keys_that_can_not_be_read_make_a_node_unusable_and_the_log_says_so_once
     assert len([line for line in lines if f"{pile}-locked.1" in line]) == 1
     assert "No such file" in done
     assert password not in done
+
+
+def test_a_node_is_added_and_taken_out_as_the_documents_say(swarm: Swarm) -> None:
+    """`objgwctl.py` begins as root, which may not read the gateway's secrets."""
+    ids, fourth = swarm.store(), SERVICES[0].replace("node-1", "node-4")
+    _, _, text = (CHECKOUT / "docs/swarm.md").read_text().partition("**A fourth node**")
+    (described,) = re.findall(r"\n\n((?:    .*\n|\n)*?)\nThe gateways are replaced", text)
+    swarm.manager.add_files({"node-4.yml": textwrap.dedent(described)})
+    swarm.passwords["4"] = secrets.token_hex(20)
+    swarm.stack.secrets.add(swarm.passwords["4"])
+    swarm.manager.docker("node update --label-add objgw-node-4=true host-1")
+    swarm.add_secret("objgw-node-4", swarm.passwords["4"])
+
+    swarm.deploy_files("stack.yml", "changes.yml", "node-4.yml")
+    names = [*NODES, f"{fourth}.1"]
+    eventually(lambda: swarm.ctl("nodes")["names"] == names, within=120)
+    assert {node["state"] for node in swarm.ctl("nodes")["nodes"]} == {"running"}
+    swarm.ctl("rebalance")
+    eventually(lambda: swarm.ctl("check")["clean"], within=120)
+    assert all(map(swarm.has, ids.values()))
+
+    swarm.ctl("remove", f"{fourth}.1")
+    swarm.manager.docker(f"service rm {fourth}")
+    swarm.deploy_files("stack.yml", "changes.yml")
+    eventually(lambda: [swarm.manager.docker("secret rm objgw-node-4")], within=120)
+    eventually(lambda: swarm.ctl("nodes")["names"] == NODES, within=120)
+    eventually(lambda: swarm.ctl("check")["clean"], within=120)
+    eventually(lambda: all(map(swarm.has, ids.values())), within=120)
 
 
 def test_keys_can_be_rotated(swarm: Swarm) -> None:
