@@ -36,14 +36,16 @@ from gateway.nodes.conditions import keeps_conditions
 from gateway.nodes.layout import DELETED, epoch_of
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.sources import source_of
+from gateway.nodes.usage import ANSWER_MAX, NotTold, Usage, usage_of
 from gateway.s3.body import upload_of
-from gateway.s3.connection import Request
+from gateway.s3.connection import Reply, Request
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 
 # Attempts at an object that changes, or whose node breaks off. Between them are pauses of 0.5, 1, 2
 # … seconds.
 MOVE_ATTEMPTS = 6
+USAGE_SECONDS = 5.0  # that a node may take to say how full it is
 PROBE = "encryption-probe"  # a key among the objects' that is no id, there for moments only
 
 
@@ -129,6 +131,17 @@ class Cluster:
     def keeps_conditions(self, name: str) -> bool | None:
         """Whether a node decides a PUT's conditions, if that is known. Raises NodeError."""
         return keeps_conditions(self.client(name).ask, self.records_bucket)
+
+    def usage(self, name: str) -> Usage | None:
+        """How full a node is, where it says so."""
+
+        def ask(request: Request) -> Reply:
+            return self.client(name).ask_briefly(request, USAGE_SECONDS, ANSWER_MAX)
+
+        try:
+            return usage_of(ask, self.bucket)
+        except (NotTold, NodeError):
+            return None
 
     def anyone_keeps_conditions(self, name: str) -> bool | None:
         """The same of a node that isn't in the layout yet. Raises NodeError."""
