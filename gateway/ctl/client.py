@@ -46,6 +46,25 @@ class NodeClient:
         """The whole answer to a request, of the node that was proved. Raises NodeError."""
         return self._finish(self.begin(request))
 
+    def ask_briefly(self, request: Request, seconds: float, maximum: int) -> Reply:
+        """As `ask`; the node may be silent for so many seconds, and the answer has a maximum.
+
+        Raises NodeError.
+        """
+        self._ready(proved=True)[0].sock.settimeout(seconds)
+        reply = self.begin(request)
+        if self._connection is None:  # it closed after an empty answer
+            return reply
+        if reply.left > maximum:
+            raise self._error("gives an answer that is too long")
+        try:
+            self._connection.finish(reply)
+        except UpstreamError as error:
+            raise self._error(f"broke off: {error}") from None
+        self._connection.sock.settimeout(self._node.node_timeout)
+        self._answered(reply)
+        return reply
+
     def ask_anyone(self, request: Request) -> Reply:
         """The whole answer of whoever is there. It is for the records alone. Raises NodeError."""
         return self._finish(self.begin(request, proved=False))

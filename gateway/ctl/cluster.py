@@ -36,8 +36,9 @@ from gateway.nodes.abilities import ignored_headers, keeps_conditions
 from gateway.nodes.layout import DELETED, epoch_of
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.sources import source_of
+from gateway.nodes.usage import ANSWER_MAX, NotTold, Usage, usage_of
 from gateway.s3.body import upload_of
-from gateway.s3.connection import Request
+from gateway.s3.connection import Reply, Request
 from gateway.s3.endpoint import Endpoint
 from gateway.s3.headers import IF_MATCH
 from gateway.settings import Settings
@@ -45,6 +46,7 @@ from gateway.settings import Settings
 # Attempts at an object that changes, or whose node breaks off. Between them are pauses of 0.5, 1, 2
 # … seconds.
 MOVE_ATTEMPTS = 6
+USAGE_SECONDS = 5.0  # that a node may take to say how full it is
 PROBE = "encryption-probe"  # a key among the objects' that is no id, there for moments only
 
 
@@ -146,6 +148,17 @@ class Cluster:
         if kept is None or others is None:
             return None
         return others if kept else others.union(IF_MATCH)
+
+    def usage(self, name: str) -> Usage | None:
+        """How full a node is, where it says so."""
+
+        def ask(request: Request) -> Reply:
+            return self.client(name).ask_briefly(request, USAGE_SECONDS, ANSWER_MAX)
+
+        try:
+            return usage_of(ask, self.bucket)
+        except (NotTold, NodeError):
+            return None
 
     def listing(self, name: str, *, anyone: bool = False) -> Iterator[StoredCopy]:
         """All objects of a node, sorted by the bytes of their keys.

@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
-from typing import NamedTuple
 
 from gateway.ctl.client import expecting
 from gateway.ctl.console import say
@@ -38,23 +37,12 @@ from gateway.ctl.layout_store import LayoutStore
 from gateway.nodes.abilities import TO_GROW
 from gateway.nodes.layout import LEASE_SECONDS, POLL_SECONDS, Layout
 from gateway.nodes.store import compare_and_swap, read_object
+from gateway.nodes.work import LOCK, LockState, lock_of
 from gateway.s3.connection import Request
 
-LOCK = "lock"  # the lock's key, beside the record
 LOCK_SECONDS = 20.0  # for which a lock is good
 LOCK_RENEWED = 5.0  # seconds after which it is renewed
 LOCK_MARGIN = 5.0  # seconds before its end from which nothing is written any more
-
-
-class LockState(NamedTuple):
-    """The lock as it is on its node."""
-
-    since: float  # Unix time at which its holder took it
-    until: float  # Unix time until which it is good
-    etag: str  # empty where there is no lock
-
-
-FREE = LockState(0.0, -math.inf, "")
 
 
 class WorkLock:
@@ -178,15 +166,7 @@ class WorkLock:
 
     def _read(self) -> LockState:
         with expecting(self._node):
-            reply = read_object(self.cluster.client(self._node).ask, self._path)
-        if reply is None:
-            return FREE
-        etag = reply.headers["etag"]
-        try:
-            document = json.loads(reply.body)
-            return LockState(float(document["since"]), float(document["until"]), etag)
-        except (ValueError, KeyError, TypeError):
-            return FREE._replace(etag=etag)
+            return lock_of(read_object(self.cluster.client(self._node).ask, self._path))
 
     def _write(self, etag: str) -> bool:
         """Writes the lock for another `LOCK_SECONDS` if it still has this ETag; whether it had."""

@@ -43,7 +43,7 @@ def nodes(cluster: Cluster, args: argparse.Namespace) -> int:
     return FINE
 
 
-TITLES = ["NAME", "ADDRESS", "STATE", "OBJECTS", "BYTES", "SHARE", "LATENCY"]
+TITLES = ["NAME", "ADDRESS", "STATE", "OBJECTS", "BYTES", "SHARE", "FREE", "LATENCY"]
 
 
 def cells(row: Row) -> list[str]:
@@ -56,8 +56,16 @@ def cells(row: Row) -> list[str]:
         "-" if row["objects"] is None else str(row["objects"]),
         "-" if row["bytes"] is None else amount(row["bytes"]),
         f"{row['share']:.1%}",
+        free_space(row),
         "-" if latency is None else f"{latency * 1000:.1f} ms",
     ]
+
+
+def free_space(row: Row) -> str:
+    """How much room a node has left, for people."""
+    if row["total_bytes"] is None:
+        return "-" if row["objects"] is None else "not known"
+    return f"{amount(row['free_bytes'])} of {amount(row['total_bytes'])}"
 
 
 def print_layout(layout: Layout, rows: list[Row]) -> None:
@@ -128,6 +136,8 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
         "state": node_state(cluster, survey, name),
         "objects": None,
         "bytes": None,
+        "total_bytes": None,
+        "free_bytes": None,
         "latency": None,
         "keeps_conditions": None,
         "ignores": None,
@@ -148,6 +158,8 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
                     "keeps_conditions": ignored.isdisjoint(IF_MATCH),
                     "ignores": sorted(ignored),
                 }
+            if usage := cluster.usage(name):
+                row |= {"total_bytes": usage.total, "free_bytes": usage.free}
             held = Work()
             for copy in listed.each(cluster.listing(name)):
                 # A settled layout has no tombstones.

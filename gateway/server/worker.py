@@ -6,7 +6,7 @@
   more than a block of memory.
 - A large body needn't pass through the process: `objgw.relay` in the environment, a function of a
   pipe and a number, sends the next so many bytes of the answer out of the pipe.
-- One address can't have all connections.
+- One address can't have all connections. The log says once that it has too many (`crowd`).
 - A stop loses nothing. When the worker is told to stop, connections that wait for a request close
   at once; requests, and clients that still take an answer, are waited for (`closing`). What isn't
   done a second before the end of `graceful_timeout`, when gunicorn kills the worker, is broken off.
@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 import ssl
 import time
-from collections import Counter
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -35,6 +34,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from gateway.answers import Refusal, unavailable
 from gateway.server.body import RequestBody
 from gateway.server.closing import LINGER_SECONDS, Broken, Closes, linger, reset, unsent
+from gateway.server.crowd import Crowd
 from gateway.server.fastpath import check_request, handle_plain
 from gateway.server.refusing import as_bytes, refusal_of
 from gateway.server.response import Response
@@ -74,7 +74,7 @@ class Worker(GeventWorker):
         self.idle: dict[Any, float] = {}
         # Of those that had a large answer, until when a proxy on the way may still hold some of it.
         self.settling: dict[Any, float] = {}
-        self.connections: Counter[str] = Counter()  # by the client's address
+        self.crowd = Crowd()
         self.stop_at = math.inf  # monotonic time at which what is left is broken off
         self.base_environ = {
             **wsgi.base_environ(self.cfg),
@@ -147,12 +147,12 @@ class Worker(GeventWorker):
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serves one connection."""
         address = addr[0] if addr else ""  # none on a Unix socket
-        self.connections[address] += 1
+        few = self.crowd.came(address, self.client_connections)
         try:
-            if self.connections[address] > self.client_connections:
-                self.refuse(client, unavailable("Too many connections from this address."))
-            else:
+            if few:
                 self.serve(listener, client, addr)
+            else:
+                self.refuse(client, unavailable("Too many connections from this address."))
         except (Broken, OSError, gevent.GreenletExit) as error:
             self.log.debug("Connection broken off: %r", error)
             reset(client)
@@ -161,9 +161,7 @@ class Worker(GeventWorker):
                 reset(client)
             client.close()
             self.settling.pop(gevent.getcurrent(), None)
-            self.connections[address] -= 1
-            if not self.connections[address]:
-                del self.connections[address]
+            self.crowd.went(address, self.client_connections)
 
     def serve(self, listener: Any, client: Any, addr: Any) -> None:
         """Serves the requests of a connection until it ends. Raises Broken and OSError."""

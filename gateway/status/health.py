@@ -7,7 +7,8 @@ The leader also keeps since when a node's state is so, the figures of the last m
 of objects. It writes them to `watch.json` in the workers' folder, so that all workers say the same.
 When it ends, the next leader goes on from the file.
 
-What it costs a node: `CENSUS_PAGES` pages of its list each minute while somebody looks at the page.
+What it costs a node: two small questions a minute (`gateway.status.fullness`), and `CENSUS_PAGES`
+pages of its list each minute while somebody looks at the page.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from gateway.nodes.view import Directory
 from gateway.s3.connection import Request, UpstreamError
 from gateway.s3.headers import LISTING_PAGE
 from gateway.settings import Settings
+from gateway.status.fullness import Fullness
 from gateway.status.metrics import Metrics
+from gateway.status.moving import Moving
 
 log = logging.getLogger("objgw.status")
 
@@ -43,7 +46,7 @@ CENSUS_PAGES = 10  # of `LISTING_PAGE` objects, that are read of one node
 class Watch:
     """What is known of the nodes besides what requests tell.
 
-    That is: whether they live, how they did, and what they hold.
+    That is: whether they live, how they did, how full they are, and what they hold.
 
     >>> Watch(Directory(Settings()), Metrics(), Leader(None)).snapshot()["nodes"]     # by name
     {}
@@ -58,7 +61,11 @@ class Watch:
             "nodes": {},
             "history": {"end": 0.0, "points": []},
             "census": {},
+            "usage": {},
+            "moving": None,
         }
+        self._moving = Moving(directory)
+        self._fullness = Fullness(directory.settings.bucket)
         self._read = 0.0  # monotonic time of the last reading of the leader's file
         self._totals: list[int] | None = None
         self._viewed = 0.0
@@ -85,11 +92,14 @@ class Watch:
             return
         if not self._led:
             self._load()
-            self._led = True
+            self._led, self._fullness.known = True, self._known["usage"]
         now, known = time.time(), self._known
         nodes, watched = self._directory.nodes, list(self._directory.by_name.values())
         for node in watched:
             self._judge(node)
+        self._fullness.start(watched)
+        self._moving.start()
+        known["usage"], known["moving"] = self._fullness.known, self._moving.known
         if now - known["history"]["end"] >= SAMPLE_SECONDS:
             self._sample(now)
         if self._wanted(now):
@@ -110,7 +120,7 @@ class Watch:
         """Reads the leader's file, if there is one."""
         if self._folder:
             with contextlib.suppress(FileNotFoundError):
-                self._known = json.loads((self._folder / "watch.json").read_text())
+                self._known |= json.loads((self._folder / "watch.json").read_text())
 
     # -- whether nodes live
 

@@ -16,18 +16,18 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, values
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
-VERSION = "1"  # of the gateway; openapi.yaml has the same
+from gateway.version import version
 
 SECONDS_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10)
 BYTES_BUCKETS = (1 << 10, 1 << 14, 1 << 18, 1 << 22, 1 << 26, 1 << 30)
@@ -112,19 +112,22 @@ class Metrics:
         build = gauge(
             "objgw_build_info", "1; the labels say what runs.", ("version", "python"), "livemax"
         )
-        build.labels(VERSION, platform.python_version()).set(1)
+        build.labels(version(), platform.python_version()).set(1)
 
-    def text(self, accept: str, nodes: Iterable[str]) -> tuple[bytes, str]:
+    def text(
+        self, accept: str, nodes: Iterable[str], usage: Mapping[str, Mapping[str, Any]] = {}
+    ) -> tuple[bytes, str]:
         """All workers' metrics in the format that fits the Accept header, and its Content-Type.
 
         Of what is a state, only that of these nodes is shown: no alert goes on for one that was
-        taken out. What was counted of it stays.
+        taken out. What was counted of it stays. `usage` is how full nodes are, where that is known
+        (`gateway.status.fullness`).
         """
         encode: Callable[..., bytes] = generate_latest
         content_type = CONTENT_TYPE_PLAIN_0_0_4
         if "application/openmetrics-text" in accept:
             encode, content_type = openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST
-        return encode(StatesOf({*nodes}, self._all)), content_type
+        return encode(StatesOf({*nodes}, self._all, usage)), content_type
 
     def totals(self) -> list[int]:
         """Requests of all workers since the start: below 400, below 500, and the others."""
@@ -136,14 +139,26 @@ class Metrics:
         return totals
 
 
-class StatesOf(Collector):
-    """All that a collector has, except gauges of other nodes than these.
+# How full the nodes are: a metric's name, what it is, and what that is called in `/health`.
+USAGE = (
+    ("objgw_node_size_bytes", "Bytes that the node's disks can hold.", "total_bytes"),
+    ("objgw_node_free_bytes", "Bytes of the node's disks that are free.", "free_bytes"),
+    ("objgw_node_objects", "Objects on the node, as it has counted them.", "objects"),
+    ("objgw_node_objects_bytes", "Bytes of the objects that the node has counted.", "bytes"),
+)
 
-    Where there are several workers, prometheus_client can't remove a gauge from their files.
+
+class StatesOf(Collector):
+    """All that a collector has, except gauges of other nodes than these; and how full nodes are.
+
+    Where there are several workers, prometheus_client can't remove a gauge from their files. How
+    full a node is may become unknown, so that it is in no file, and each reading has it anew.
     """
 
-    def __init__(self, nodes: set[str], collector: Collector) -> None:
-        self._nodes, self._collector = nodes, collector
+    def __init__(
+        self, nodes: set[str], collector: Collector, usage: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self._nodes, self._collector, self._usage = nodes, collector, usage
 
     def collect(self) -> Iterator[Metric]:
         for metric in self._collector.collect():
@@ -154,6 +169,12 @@ class StatesOf(Collector):
                     if sample.labels.get("node") in (None, *self._nodes)
                 ]
             yield metric
+        for name, text, key in USAGE:
+            gauge = GaugeMetricFamily(name, text, labels=["node"])
+            for node, usage in self._usage.items():
+                if usage[key] is not None:
+                    gauge.add_metric([node], usage[key])
+            yield gauge
 
 
 def kind_of(status: str) -> int:

@@ -26,10 +26,12 @@ from gateway.nodes.discovery import Discovery
 from gateway.nodes.leader import Leader
 from gateway.nodes.placement import OBJECT_ID
 from gateway.s3.breaker import State
+from gateway.status.fullness import recent
 from gateway.status.health import SAMPLE_SECONDS, SAMPLES, TICK_SECONDS, Watch
 from gateway.status.logs import stamp
-from gateway.status.metrics import VERSION, Metrics
+from gateway.status.metrics import Metrics
 from gateway.status.observation import current
+from gateway.version import version
 
 log = logging.getLogger("objgw.status")
 
@@ -135,6 +137,7 @@ class Status:
                     "since": moment(known.get("since")),
                     "last_error": known.get("error"),
                     "last_error_at": moment(known.get("error_at")),
+                    "usage": told_usage(recent(watched["usage"], node.name)),
                 }
             )
         wanted = [node["state"] == "up" for node in nodes if node["role"] != "outside"]
@@ -142,7 +145,7 @@ class Status:
         served = read and self._members_up()
         return {
             "status": "unavailable" if not served else "ok" if all(wanted) else "degraded",
-            "version": VERSION,
+            "version": version(),
             "time": stamp(time.time()),
             "source": self._discovery.what,
             "docker": {
@@ -153,6 +156,7 @@ class Status:
             "layout": {
                 "names": [node.name for node in self._directory.nodes],
                 "settled": self._directory.settled,
+                "moving": not self._directory.settled and watched["moving"],
             },
             "conflict": conflict.text if conflict else None,
             "nodes": nodes,
@@ -162,7 +166,9 @@ class Status:
         self._gauges()
         roles = {node.name: self._directory.role(node) for node in self._directory.by_name.values()}
         nodes = [name for name in roles if roles[name] != "outside"]
-        body, content_type = self.metrics.text(environ.get("HTTP_ACCEPT", ""), nodes)
+        known = self._watch.snapshot()["usage"]
+        usage = {name: each for name in nodes if (each := recent(known, name))}
+        body, content_type = self.metrics.text(environ.get("HTTP_ACCEPT", ""), nodes, usage)
         headers = [("Content-Type", content_type), ("Content-Length", str(len(body))), NOT_KEPT]
         return Answer("200 OK", headers, [body])
 
@@ -220,6 +226,12 @@ def document(report: Mapping[str, Any], status: HTTPStatus = HTTPStatus.OK) -> A
 def moment(seconds: float | None) -> str | None:
     """A time for people and programs, or None."""
     return None if seconds is None else stamp(seconds)
+
+
+def told_usage(usage: dict[str, Any] | None) -> dict[str, Any] | None:
+    """How full a node is, with times for people and programs."""
+    times = {name: moment(usage[name]) for name in ("counted_at", "at")} if usage else {}
+    return {**usage, **times} if usage else None
 
 
 def page_headers(page: bytes) -> Headers:

@@ -83,7 +83,7 @@ class Audit(socketserver.ThreadingTCPServer):
         for line in lines.splitlines():
             if ABOUT_LAYOUT in line:  # which gateways look at all the time
                 self.looks[name] += 1
-            elif line.strip():
+            elif line.strip() and not ABOUT_USAGE.search(line):
                 self._lines.setdefault(name, []).append(line)
 
     def has(self, name: str, text: str) -> bool:
@@ -105,6 +105,8 @@ class Audit(socketserver.ThreadingTCPServer):
 
 # What a record of a request for the layout's record has in it. Gateways look at that every second.
 ABOUT_LAYOUT = f'"bucket":"{LAYOUT_BUCKET}"'.encode()
+# The same of a question how full the node is, which gateways ask once a minute.
+ABOUT_USAGE = re.compile(rb'"requestPath":"/minio/admin/v3/(storageinfo|datausageinfo)"')
 
 
 class AuditHandler(socketserver.StreamRequestHandler):

@@ -37,6 +37,9 @@ def test_connections_of_one_address_above_the_bound_are_503_and_leave_nothing_be
             assert answer.headers["Connection"] == "close"
             assert int(answer.headers["Retry-After"]) > 0
             assert wire.rest() == b""
+    refused = "has more connections to one worker than OBJGW_CLIENT_CONNECTIONS=20 allows"
+    address = wires[0].sock.getsockname()[0]
+    eventually(lambda: gateway.logs().count(f"WARNING objgw {address} {refused}") == 1)
     assert (
         gateway.read("python", "-c", f"{other}; print(c.getresponse().status)") == "200\n"
     )  # of another address

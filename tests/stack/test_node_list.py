@@ -17,6 +17,7 @@ from tests.harness.http import MIB
 from tests.harness.layout import rebalance, wait_in_force
 from tests.harness.node import Node
 from tests.harness.stack import Stack
+from tests.harness.status import health
 from tests.harness.waiting import eventually, random_id, together
 
 NODES_FILE = "/srv/nodes"
@@ -250,4 +251,7 @@ def test_tls_to_nodes_is_used_where_the_certificate_is_good_and_else_refused_wit
         eventually(stores, gateway, id, body, within=PROMPT)
         assert gateway.get(id).body == body
         assert gateway.get(id, headers={"Range": "bytes=5-9"}).body == body[5:10]
-        assert gateway.ctl("nodes", "--json").report["nodes"][0]["objects"] == 1
+        (row,) = gateway.ctl("nodes", "--json").report["nodes"]
+        assert row["objects"] == 1
+        (told,) = eventually(lambda gateway=gateway: health(gateway)["nodes"])
+        assert told["usage"]["total_bytes"] == row["total_bytes"] > row["free_bytes"]

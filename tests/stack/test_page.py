@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import base64
+import io
+import json
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from docker.models.networks import Network
 from selenium import webdriver
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from gateway.nodes.layout import Layout
+from gateway.nodes.work import LOCK
+from tests.harness.engine import LAYOUT_BUCKET
 from tests.harness.gateway import Gateway
+from tests.harness.http import store
+from tests.harness.layout import record_of, write_record
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id, still_network
 
@@ -23,6 +32,23 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
     "--window-size=1200,900",
 )  # fmt: skip
+
+
+# The values that are on more than one line, and whether something is wider than the screen.
+BROKEN = """
+const wraps = (each) => {
+  const range = document.createRange();
+  range.selectNodeContents(each);
+  const lines = [...range.getClientRects()].filter((box) => box.width > 1).map((box) => box.bottom);
+  return lines.length && Math.max(...lines) - Math.min(...lines) > 6;
+};
+const values = [...document.querySelectorAll(".state, .number, .disk .muted, #nodes td:first-child, button, h1, h2")];
+const broken = values.filter(wraps).map((each) => each.innerText);
+return document.documentElement.scrollWidth > innerWidth ? [...broken, "the page"] : broken;
+"""  # noqa: E501
+
+
+PHOTO = 'Kiös "100%" \'n🍃'  # a file's name, which isn't ASCII and has what a header must not
 
 
 class Browser(webdriver.Chrome):
@@ -65,6 +91,16 @@ class Browser(webdriver.Chrome):
             )
             (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
 
+    def shoot_all(self, name: str) -> None:
+        """The same in light and dark, and on a phone, where it looks whether a value is broken."""
+        for scheme in ("light", "dark"):
+            self.look(scheme=scheme)
+            self.shoot(f"{name}-{scheme}")
+        self.look(390, 844)
+        assert self.execute_script(BROKEN) == []
+        self.shoot(f"{name}-390")
+        self.look()
+
     def complaints(self) -> list[str]:
         """The console's errors and violations of the policy; no refusals of the gateway, no advice
         to use HTTPS.
@@ -104,6 +140,12 @@ def browser(chromium: Browser) -> Iterator[Browser]:
             chromium.complaints()
 
 
+@pytest.fixture
+def elsewhere(stack: Stack) -> Network:
+    """Another network, made before there is a browser, which takes a new one for a lost one."""
+    return stack.add_network()
+
+
 def open_page(browser: Browser, gateway: Gateway) -> None:
     browser.get(f"http://{gateway.address}:3000/")
 
@@ -121,24 +163,36 @@ def test_a_person_uploads_looks_up_and_downloads(
     open_page(browser, four)
     eventually(lambda: browser.text("summary") == "All nodes answer")
     body, id = os.urandom(2_000_000), random_id()
-    (tmp_path / "photo.png").write_bytes(body)
-    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "photo.png"))
+    photo = tmp_path / f"{PHOTO}.png"
+    photo.write_bytes(body)
+    browser.find_element(By.ID, "file").send_keys(str(photo))
     browser.find_element(By.ID, "new-id").send_keys(id)
     browser.find_element(By.CSS_SELECTOR, "#upload button").click()
-    eventually(lambda: browser.text("uploaded") == f"Stored photo.png, 2.0 MB, as {id}")
+    eventually(lambda: browser.text("uploaded") == f"Stored {photo.name}, 1.9 MiB, as {id}")
     eventually(lambda: shared.owner(id).name in browser.text("found"))
     assert "image/png" in browser.text("found")
-    assert "2,000,000 bytes" in browser.text("found")
-    assert four.get(id).body == body
+    assert "1.9 MiB (2,000,000 bytes)" in browser.text("found")
+    assert photo.name in browser.text("found")
+    answer = four.get(id)
+    assert answer.body == body
+    assert answer.headers["Content-Disposition"] == (
+        """inline; filename="Ki_s _100__ 'n_.png"; """
+        "filename*=UTF-8''Ki%C3%B6s%20%22100%25%22%20%27n%F0%9F%8D%83.png"
+    )
     browser.find_element(By.CSS_SELECTOR, "#found a").click()
-    eventually(lambda: browser.downloaded(id) == body)
+    eventually(lambda: browser.downloaded("Ki") == body)
+    kept = photo.name.replace('"', "_")  # which no file system of Windows takes
+    eventually(lambda: [file.name for file in browser.downloads.glob("Ki*")] == [kept])
     # a new id is made where none is given
-    browser.find_element(By.ID, "file").send_keys(str(tmp_path / "photo.png"))
+    browser.find_element(By.ID, "file").send_keys(str(photo))
     browser.find_element(By.CSS_SELECTOR, "#upload button").click()
     stored = eventually(lambda: re.search(r", as ([a-z0-9]{16})$", browser.text("uploaded")))
     assert four.get(stored[1]).body == body
     eventually(lambda: re.search(r"Counted \d+ s ago", browser.text("counted")))
-    browser.shoot("light")
+    eventually(
+        lambda: re.search(r"\d+ % full, [\d.]+ GiB free", row_of(browser, shared.nodes[0].name))
+    )
+    browser.shoot_all("up")
 
 
 def test_with_the_keyboard_alone_an_object_is_found_and_downloaded(
@@ -188,17 +242,64 @@ def test_a_node_that_stops_is_seen_without_a_reload(faulty: Stack, browser: Brow
     eventually(lambda: "up" in row_of(browser, node.name))
     node.stop()
     eventually(lambda: "stopped" in row_of(browser, node.name))
-    assert browser.text("summary") == "Some nodes don't answer"
-    assert f"Ids of {node.name} get 503" in browser.text("note")
+    assert browser.text("summary") == f"{node.name} doesn't answer"
+    assert browser.text("note") == (
+        f"{node.name} is stopped, and its ids are refused with 503. Start it; or, if it is gone "
+        f"for good, give up what it held: objgwctl.py remove --lost {node.name}"
+    )
     for _ in range(30):
         for each in faulty.nodes:
             gateway.get(faulty.id_of(each))
     eventually(lambda: browser.find_elements(By.CSS_SELECTOR, "#plot .failed"))
-    browser.shoot("node-stopped")
-    browser.look(scheme="dark")
-    browser.shoot("node-stopped-dark")
+    browser.shoot_all("stopped")
     node.start()
     eventually(lambda: browser.text("summary") == "All nodes answer")
+    eventually(lambda: not browser.find_element(By.ID, "note").is_displayed())
+
+
+def test_nodes_that_are_foreign_or_leave_are_shown_with_what_to_do(
+    stack: Stack, elsewhere: Network, browser: Browser
+) -> None:
+    *_, leaves = stack.add_nodes("123")
+    gateway = stack.add_gateway()
+    gateway.wait_ready()
+    eventually(lambda: all(not record_of(node).unrecorded for node in stack.nodes))
+    for node in stack.nodes:
+        store(gateway, id=stack.id_of(node))
+    strange = stack.add_node("9", network=elsewhere)
+    write_record(strange, Layout.first([strange.name]))
+    stack.network.connect(strange.container)
+    open_page(browser, gateway)
+    eventually(lambda: "of another installation" in row_of(browser, strange.name))
+    assert browser.text("summary") == "All nodes answer"
+    assert browser.text("note").startswith(f"{strange.name} isn't used: it belongs to another ")
+    assert f"objgwctl.py add {strange.name} takes it in" in browser.text("note")
+    browser.shoot_all("foreign")
+    elsewhere.disconnect(strange.container)
+    strange.remove()
+
+    assert gateway.ctl("remove", "--no-rebalance", leaves.name).code == 0
+    eventually(lambda: "leaving, up" in row_of(browser, leaves.name))
+    waiting = "Objects that aren't at their nodes yet wait for objgwctl.py rebalance"
+    eventually(lambda: waiting in browser.text("note"))
+    assert f"{leaves.name} can be stopped after that." in browser.text("note")
+    browser.shoot_all("leaving")
+    lock = json.dumps(
+        {"holder": "a test", "since": time.time(), "until": time.time() + 300}
+    ).encode()
+    stack.nodes[0].client().put_object(LAYOUT_BUCKET, LOCK, io.BytesIO(lock), len(lock))
+    eventually(lambda: "A rebalance is moving objects to their nodes" in browser.text("note"))
+    assert waiting not in browser.text("note")
+    stack.nodes[0].client().remove_object(LAYOUT_BUCKET, LOCK)
+    eventually(lambda: waiting in browser.text("note"))
+    leaves.stop()
+    gone = f"{leaves.name} is stopped, and what it still holds is refused with 503."
+    eventually(lambda: gone in browser.text("note"))
+    assert browser.text("summary") == f"{leaves.name} doesn't answer"
+    browser.shoot_all("leaving-stopped")
+    leaves.start()
+    assert gateway.ctl("rebalance").code == 0
+    eventually(lambda: not browser.find_element(By.ID, "note").is_displayed())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -212,7 +313,7 @@ def test_on_a_phone_nothing_is_cut_off(
     eventually(lambda: browser.text("summary") == "All nodes answer")
     browser.find_element(By.ID, "id").send_keys(id, Keys.ENTER)
     eventually(lambda: "text/plain" in browser.text("found"))
-    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.execute_script(BROKEN) == []
     ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 384) == (scheme == "dark")
     eventually(lambda: re.search(r"Counted \d+ s ago", browser.text("counted")))

@@ -63,7 +63,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(f"{self.command} {self.path} {status}")
         self.send_response(status)
         self.send_header("ETag", etag)
-        self.send_header("Content-Length", str(len(body)))
+        # Of "/dripping" the rest of the body never comes.
+        more = {"/huge": 1 << 40, "/dripping": 5}.get(self.path, 0)
+        self.send_header("Content-Length", str(len(body) + more))
         if not self.server.keep:
             self.send_header("Connection", "close")
         self.end_headers()
@@ -88,6 +90,25 @@ def node() -> Iterator[Callable[[bytes | None], FakeNode]]:
 
 
 Make = Callable[[bytes | None], FakeNode]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"), [("/huge", "gives an answer that is too long"), ("/dripping", "broke off")]
+)
+def test_a_brief_question_has_bounds_and_the_next_one_is_as_if_it_had_never_been(
+    node: Make, path: str, why: str
+) -> None:
+    there = node(dump(LAYOUT, "a"))
+    client, failures = there.client()
+    with pytest.raises(NodeError, match=f"a {why}"):
+        client.ask_briefly(Request("GET", path), seconds=0.2, maximum=100)
+    assert len(failures) == 1
+    assert client.ask(GET).body == b"the node's"
+    assert client.ask_briefly(GET, seconds=5, maximum=100).body == b"the node's"
+    there.keep = False
+    client.close()
+    with pytest.raises(NodeError, match="closes each connection"):
+        client.ask_briefly(GET, seconds=5, maximum=100)
 
 
 def test_the_first_request_on_a_connection_reads_the_record_and_no_other_does(node: Make) -> None:

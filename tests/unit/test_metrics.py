@@ -36,12 +36,17 @@ LISTED = {  # every metric, with its labels
     "objgw_upstream_errors": {"node"},
     "objgw_upstream_retries": {"node"},
     "objgw_node_up": {"node"},
+    "objgw_node_size_bytes": {"node"},
+    "objgw_node_free_bytes": {"node"},
+    "objgw_node_objects": {"node"},
+    "objgw_node_objects_bytes": {"node"},
     "objgw_breaker_open": {"node"},
     "objgw_upstream_connections": {"node", "state"},
     "objgw_discovery_last_success_timestamp_seconds": set[str](),
     "objgw_layout_settled": set[str](),
     "objgw_build_info": {"version", "python"},
 }
+USAGE = {"total_bytes": 100, "free_bytes": 40, "objects": 3, "bytes": 50}
 
 
 # -- what runs in a worker
@@ -66,7 +71,7 @@ def count(times: int, status: str = "200") -> None:
 
 
 def text(accept: str = "", nodes: Collection[str] = ("node-1",)) -> str:
-    return own().text(accept, nodes)[0].decode()
+    return own().text(accept, nodes, dict.fromkeys(nodes, USAGE))[0].decode()
 
 
 def totals() -> list[int]:
@@ -185,6 +190,25 @@ def test_the_state_of_a_worker_ends_with_it(start: StartWorker) -> None:
     kill(ended)
     metrics.worker_ended(0)
     assert sample(samples(other), "objgw_upstream_connections", node="node-1", state="idle") == 3
+
+
+def test_how_full_a_node_is_and_what_it_holds_is_shown_as_far_as_it_is_known() -> None:
+    uncounted = {**USAGE, "objects": None, "bytes": None}
+    shown = Metrics().text("", ["full", "new", "none"], {"full": USAGE, "new": uncounted})[0]
+    values = {
+        (sample.name.removeprefix("objgw_node_"), sample.labels["node"]): sample.value
+        for family in parse_text(shown.decode())
+        for sample in family.samples
+        if sample.name.startswith("objgw_node_")
+    }
+    assert values == {
+        ("size_bytes", "full"): 100,
+        ("size_bytes", "new"): 100,
+        ("free_bytes", "full"): 40,
+        ("free_bytes", "new"): 40,
+        ("objects", "full"): 3,
+        ("objects_bytes", "full"): 50,
+    }
 
 
 def test_of_a_node_that_was_taken_out_only_what_was_counted_is_shown(start: StartWorker) -> None:
