@@ -104,14 +104,19 @@ class Settled:
             body = [reply.body]
         return Answer(f"{status.value} {status.phrase}", answered(reply.headers), body)
 
-    def upload(self, node: Member, environ: Environ, headers: Mapping[str, str]) -> Upload:
+    def upload(
+        self, node: Member, environ: Environ, headers: Mapping[str, str], most: int | None
+    ) -> Upload:
         """The request's body, of which a first piece is read.
 
-        Raises Refusal where it needn't be sent.
+        It may have at most `most` bytes, or fewer by the settings. Raises Refusal where it needn't
+        be sent.
         """
         # This is refused before the client is asked for the body.
         self.upstream.refuse_undecided(self.upstream.running(node), headers)
         maximum = self.upstream.settings.max_object_bytes or S3_MAXIMUM
+        if most is not None:
+            maximum = min(most, maximum)
         if "HTTP_TRANSFER_ENCODING" in environ:
             if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":  # RFC 9112, 6.1
                 raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding is chunked.")
