@@ -45,7 +45,7 @@ def bandwidth(text: str) -> float:
     >>> bandwidth("20M")
     20971520.0
     """
-    return amount(text.strip().removesuffix("/s"), "bytes a second")
+    return amount(re.sub("(?i)/s$", "", text), "bytes a second")
 
 
 def amount(text: str, unit: str) -> float:
@@ -161,7 +161,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     most = "with --put: the most bytes that may be stored, as 10M"
     linking.add_argument("--max", type=size, metavar="SIZE", help=most)
     whole = "the gateway's URL, for a whole link"
-    linking.add_argument("--base", type=base, default="", metavar="URL", help=whole)
+    linking.add_argument("--base", type=base, metavar="URL", help=whole)
     port = "of 127.0.0.1 (default 3000)"
     showing.add_argument("--port", type=int, default=3000, help=port)
     return parser.parse_args(argv)

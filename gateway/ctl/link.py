@@ -21,5 +21,5 @@ def link(settings: Settings, args: argparse.Namespace) -> int:
     if args.put != (args.max is not None):
         raise CommandError("--put and --max go together: a link to store has a largest size")
     made = make_link(keys[0], args.id, int(time.time()) + args.lifetime, args.max)
-    print(f"{args.base}{made}")
+    print(f"{args.base or ''}{made}")
     return FINE
