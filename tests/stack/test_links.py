@@ -5,14 +5,19 @@ signature is in the log.
 from __future__ import annotations
 
 import json
+import os
+import re
 import secrets
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from textwrap import dedent
 
 import pytest
 
 from gateway.links import make_link
-from tests.harness.engine import BUCKET
+from tests.harness.engine import BUCKET, CHECKOUT
 from tests.harness.gateway import Gateway
 from tests.harness.http import EXPECT, Wire, code, pattern
 from tests.harness.node import Node
@@ -22,6 +27,7 @@ from tests.harness.waiting import eventually, random_id
 OLD, NEW = (f"{name}-{secrets.token_hex(32)}" for name in ("old", "new"))
 TOKEN = {"Authorization": "Bearer a-token"}
 APP = "https://app.example"
+PYTHON, SHELL = [sys.executable, "-c"], ["sh", "-euc"]
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +144,20 @@ def test_the_gateway_takes_what_objgwctl_prints(linked: Gateway) -> None:
     got = linked.ctl("link", id, "--for", "2h", "--base", f"{base}/").output.strip()
     assert got.startswith(f"{base}/object/{id}?expires=")
     assert linked.request("GET", got.removeprefix(base)).body == b"by a link"
+
+
+@pytest.mark.parametrize(("heading", "program"), [("In Python:", PYTHON), ("In a shell", SHELL)])
+def test_the_gateway_takes_the_links_of_the_documents_programs(
+    linked: Gateway, heading: str, program: list[str]
+) -> None:
+    text = (CHECKOUT / "docs" / "http.md").read_text().partition(f"\n{heading}")[2]
+    code = re.findall(r"\n\n((?:(?:    .*)?\n)+)", text)[0]
+    env = {**os.environ, "OBJGW_LINK_KEY": OLD}
+    done = subprocess.run([*program, dedent(code)], env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    got, put = done.stdout.splitlines()
+    assert linked.request("PUT", put, b"by a link").status == 200
+    assert linked.request("GET", got).body == b"by a link"
 
 
 def test_no_signature_and_no_key_is_in_the_log(linked: Gateway) -> None:
