@@ -114,9 +114,9 @@ class Settled:
         """
         # This is refused before the client is asked for the body.
         self.upstream.refuse_undecided(self.upstream.running(node), headers)
-        maximum = self.upstream.settings.max_object_bytes or S3_MAXIMUM
-        if most is not None:
-            maximum = min(most, maximum)
+        maximum, what = self.upstream.settings.max_object_bytes or S3_MAXIMUM, "An object"
+        if most is not None and most < maximum:
+            maximum, what = most, "An upload by this link"
         if "HTTP_TRANSFER_ENCODING" in environ:
             if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":  # RFC 9112, 6.1
                 raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding is chunked.")
@@ -127,9 +127,8 @@ class Settled:
         else:
             stream, length = environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
         if length > maximum:
-            raise Refusal(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"An object may have at most {maximum} bytes."
-            )
+            detail = f"{what} may have at most {maximum} bytes."
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
         return Upload(stream, length)
 
     def put(

@@ -93,6 +93,8 @@ def test_no_more_is_stored_than_the_link_says(linked: Gateway, chunks: bool, siz
     assert linked.put(id, b"before", headers=TOKEN).status == 200
     answer = linked.request("PUT", store(id, 100_000), iter([body]) if chunks else body)
     assert code(answer) == (200 if size <= 100_000 else 413)
+    if size > 100_000:
+        assert answer.problem["detail"] == "An upload by this link may have at most 100000 bytes."
     kept = body if size <= 100_000 else b"before"
     assert linked.request("GET", read(id)).body == kept
 
