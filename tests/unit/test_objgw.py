@@ -138,6 +138,7 @@ LINKED: list[tuple[str, str, dict[str, str], int, str]] = [
     ("PUT", f"{STORE}&tagging", {}, 403, "once each"),
     ("GET", f"{READ}&x=1", TOKEN, 403, "once each"),
     ("POST", READ, {}, 405, "Use GET"),
+    ("POST", EXPIRED, {}, 405, "Use GET"),
     ("GET", READ.replace("/abc", "/a.c"), {}, 400, "An id is"),
     ("GET", READ.replace("/abc", "/abd"), {}, 403, "isn't that of"),
     ("GET", "/object/abc?id=xyz", {}, 401, "bearer token"),
