@@ -119,6 +119,7 @@ def post_worker_init(worker: Any) -> None:
     """Looks for nodes before the first request asks for one."""
     worker.client_timeout = worker.wsgi.settings.client_timeout
     worker.client_connections = worker.wsgi.settings.client_connections
+    worker.cors = worker.wsgi.cors
     worker.wsgi.start()
 
 

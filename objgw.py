@@ -31,11 +31,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Iterable
 from http import HTTPStatus
 
 from gateway.answers import Answer, Environ, Refusal, StartResponse
 from gateway.auth import Tokens
+from gateway.cors import Cors
+from gateway.links import Links, link_of
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.leader import Leader
 from gateway.nodes.placement import OBJECT_ID
@@ -63,6 +66,8 @@ class Gateway:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.tokens = Tokens(settings)
+        self.links = Links(settings.link_key.split())
+        self.cors = Cors(settings.cors_origins.split()) if settings.cors_origins else None
         self.directory = Directory(settings)
         self.discovery = Discovery(self.directory)
         self.recorder = Recorder(Metrics(), settings)
@@ -100,25 +105,34 @@ class Gateway:
             observation.cut()
             raise
         answer = observation.end(answer, environ.get("objgw.delivered"))
+        if self.cors:
+            answer.headers.extend(self.cors.headers(environ.get("HTTP_ORIGIN", "")))
         start_response(answer.status, answer.headers)
         return () if environ["REQUEST_METHOD"] == "HEAD" else answer.body
 
     def answer(self, environ: Environ) -> Answer:
         """Decides on a request. Raises Refusal, and BodyError when the client breaks off."""
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if self.cors and method == "OPTIONS" and (allowed := self.cors.preflight(environ)):
+            return allowed
         if not path.startswith("/object/"):
             if self.tokens and self.status.guarded(path):
                 self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=False)
             return self.status.answer(environ)
-        if self.tokens:
+        query, most = environ.get("QUERY_STRING"), None
+        link = link_of(query) if query else None
+        if self.tokens and link is None:
             self.tokens.permit(
                 environ.get("HTTP_AUTHORIZATION", ""), writing=method not in ("GET", "HEAD")
             )
         object_id = path[8:]
         if not OBJECT_ID.fullmatch(object_id):
             raise Refusal(HTTPStatus.BAD_REQUEST, "An id is 1 to 32 ASCII letters and digits.")
+        if link is not None and method in ("GET", "HEAD", "PUT", "DELETE"):
+            most = self.links.permit(method, object_id, link, time.time())
+            environ["QUERY_STRING"] = ""  # it is carried out
         if method == "PUT":
-            return self._put(object_id, environ)
+            return self._put(object_id, environ, most)
         if method in ("GET", "HEAD"):
             return self._read(method, object_id, environ)
         if method == "DELETE":
@@ -164,15 +178,15 @@ class Gateway:
                 return self.settled.delete(object_id, candidates.owner, view)
         raise OwnerChanged
 
-    def _put(self, object_id: str, environ: Environ) -> Answer:
-        """PUT.
+    def _put(self, object_id: str, environ: Environ, most: int | None) -> Answer:
+        """PUT, of at most so many bytes where a link has a number.
 
         It can't start over, because what was read of the body is gone. So it goes by the view that
         is in force after the body's first bytes.
         """
         headers, view = writing(environ), self.upstream.view()
         candidates = view.candidates(object_id)
-        upload = self.settled.upload(candidates.owner, environ, headers)
+        upload = self.settled.upload(candidates.owner, environ, headers, most)
         now = self.upstream.view()  # its first bytes may have been long in coming
         if now is not view:
             view, candidates = now, now.candidates(object_id)

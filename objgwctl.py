@@ -24,6 +24,7 @@ from gateway.ctl.commands import rebalance
 from gateway.ctl.console import say
 from gateway.ctl.demo import demo
 from gateway.ctl.errors import CANNOT, FINE, INTERRUPTED, CommandError
+from gateway.ctl.link import link
 from gateway.ctl.members import add, remove
 from gateway.ctl.pace import MOST
 from gateway.ctl.reports import check, locate, nodes
@@ -45,11 +46,47 @@ def bandwidth(text: str) -> float:
     >>> bandwidth("20M")
     20971520.0
     """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?(?:/s)?", text.strip(), re.IGNORECASE)
+    return amount(re.sub("(?i)/s$", "", text), "bytes a second")
+
+
+def amount(text: str, unit: str) -> float:
+    """A number above 0, with or without K, M or G."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)(?:i?B)?", text.strip(), re.IGNORECASE)
     if not found or not float(found[1]):
-        problem = f"{text!r} is no number of bytes a second, for example 20M"
-        raise argparse.ArgumentTypeError(problem)
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of {unit}, for example 20M")
     return float(found[1]) * 1024.0 ** " KMG".index(found[2].upper() or " ")
+
+
+def size(text: str) -> int:
+    """Bytes of an object.
+
+    >>> size("10M")
+    10485760
+    """
+    size = int(amount(text, "bytes"))
+    if not 0 < size < 10**15:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size of an object, for example 20M")
+    return size
+
+
+def lifetime(text: str) -> int:
+    """Seconds.
+
+    >>> lifetime("2h")
+    7200
+    """
+    found = re.fullmatch(r"([0-9]{1,6})([smhd])", text)
+    if not found or not int(found[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time, for example 90s, 30m, 2h or 7d")
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[found[2]]
+
+
+def base(text: str) -> str:
+    """The URL of a gateway, without a slash at its end."""
+    if not re.fullmatch(r"https?://[^\s?#/]+[^\s?#]*", text):
+        problem = f"{text!r} is no URL of a gateway, for example https://objects.example.com"
+        raise argparse.ArgumentTypeError(problem)
+    return text.rstrip("/")
 
 
 def positive(text: str) -> int:
@@ -110,6 +147,22 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     showing = commands.add_parser(
         "demo", help="a first look without Docker: objects are held in memory", **shown
     )
+    linking = commands.add_parser(
+        "link",
+        help="a link with which an object can be read, or stored, without a token",
+        description="Prints a link, signed with the first key of OBJGW_LINK_KEY.",
+        **shown,
+    )
+    linking.add_argument("id", metavar="ID")
+    valid = "how long it is valid, as 90s, 30m, 2h or 7d"
+    linking.add_argument(
+        "--for", dest="lifetime", type=lifetime, required=True, metavar="TIME", help=valid
+    )
+    flag(linking, "--put", "the link is for a PUT, and not for GET and HEAD")
+    most = "with --put: the most bytes that may be stored, as 10M"
+    linking.add_argument("--max", type=size, metavar="SIZE", help=most)
+    whole = "the gateway's URL, for a whole link"
+    linking.add_argument("--base", type=base, metavar="URL", help=whole)
     port = "of 127.0.0.1 (default 3000)"
     showing.add_argument("--port", type=int, default=3000, help=port)
     return parser.parse_args(argv)
@@ -127,7 +180,10 @@ def main() -> int:
     try:
         if args.command == "demo":
             return demo(args.port)
-        return cast(int, args.run(Cluster(Settings.from_environ(os.environ)), args))
+        settings = Settings.from_environ(os.environ)
+        if args.command == "link":
+            return link(settings, args)
+        return cast(int, args.run(Cluster(settings), args))
     except KeyboardInterrupt:
         say("interrupted; it can be started again at any time")
         return INTERRUPTED

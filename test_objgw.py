@@ -20,6 +20,7 @@ from functools import partial
 
 import pytest
 
+from gateway.links import make_link
 from tests.harness.checks import (
     METHODS,
     PROMPT,
@@ -29,6 +30,7 @@ from tests.harness.checks import (
     store,
 )
 from tests.harness.engine import BUCKET
+from tests.harness.fixtures import LINK_KEY
 from tests.harness.gateway import Gateway
 from tests.harness.http import KIB, MIB
 from tests.harness.stack import Stack
@@ -268,6 +270,31 @@ def test_one_connection_serves_requests_of_all_kinds_and_outcomes(gateway: Gatew
         assert (received == body) == (method == "GET" and response.status == 200)
     connection.close()
     assert statuses == [404, 200, 400, 200, 200, 405, 204, 404]
+
+
+# --------------------------------------------------------------------------------------------------
+# Links that expire
+# --------------------------------------------------------------------------------------------------
+
+
+def test_a_link_stores_and_reads_one_object_until_it_expires(gateway: Gateway) -> None:
+    id, body, hour = random_id(), secrets.token_bytes(1000), int(time.time()) + 3600
+    store, read = make_link(LINK_KEY, id, hour, 1000), make_link(LINK_KEY, id, hour)
+    assert gateway.request("PUT", store, body).status == 200
+    assert gateway.request("PUT", store, body + b"x").status == 413
+    assert gateway.request("GET", read).body == body
+    assert gateway.request("HEAD", read).headers["Content-Length"] == "1000"
+    other, expired = make_link(LINK_KEY, id[1:], hour), make_link(LINK_KEY, id, 1)
+    for method, link, reason in (
+        ("GET", expired, "expired at 1970-01-01T00:00:01Z"),
+        ("GET", other.replace(id[1:], id), "signature isn't that of"),
+        ("GET", store, "A link for GET has"),
+        ("PUT", read, "A link for PUT has"),
+        ("DELETE", read, "no links for DELETE"),
+    ):
+        answer = gateway.request(method, link, b"other" if method == "PUT" else None)
+        assert (answer.status, reason in answer.problem["detail"]) == (403, True), link
+    assert gateway.get(id).body == body
 
 
 # --------------------------------------------------------------------------------------------------

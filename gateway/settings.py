@@ -9,7 +9,7 @@ import os
 import re
 import ssl
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +20,10 @@ from gateway.node_list import parse_nodes
 CHOICES = {"log_format": ("text", "json"), "access_log": ("on", "off"), "page": ("on", "off")}
 # Variables of the image and of the compose files, which may be in the environment, too.
 NOT_SETTINGS = frozenset({"OBJGW_USER", "OBJGW_IMAGE", "OBJGW_NODE_IMAGE"})
+KEY_MINIMUM = 32  # characters of a link key: no link must tell it to who tries all keys
+# An origin as browsers write it (https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin).
+ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(?:[a-z0-9._-]+|\[[0-9a-f:]+\])(:[1-9][0-9]{0,4})?")
+OWN_PORT = {"http": ":80", "https": ":443"}  # which browsers leave out
 TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, 2.1
 
 
@@ -61,6 +65,9 @@ class Settings:
     # Bearer tokens that may read and write. Where there are none at all, everyone may.
     tokens: str = field(default="", repr=False)
     read_tokens: str = field(default="", repr=False)  # bearer tokens that may only read
+    # Keys of links that expire (`gateway.links`): the first one signs, each of them is taken.
+    link_key: str = field(default="", repr=False)
+    cors_origins: str = ""  # origins whose pages may use the gateway in a browser; or *
     log_format: str = "text"  # or json
     access_log: str = "on"  # one line a request; or off
     page: str = "on"  # the page for people; or off
@@ -114,18 +121,45 @@ class Settings:
             if value not in choices:
                 listed = ", ".join(choices)
                 raise SettingsError(f"OBJGW_{name.upper()}={value!r} is none of {listed}")
-        for name in ("tokens", "read_tokens"):
-            if not all(TOKEN.fullmatch(token) for token in getattr(settings, name).split()):
-                allowed = "A-Z, a-z, 0-9, -._~+/, and = at its end"
-                raise SettingsError(f"OBJGW_{name.upper()}: a token may only have {allowed}")
-        if set(settings.tokens.split()) & set(settings.read_tokens.split()):
-            raise SettingsError("OBJGW_READ_TOKENS has a token that is in OBJGW_TOKENS, too")
+        require_secrets(settings)
+        require_origins(settings.cors_origins.split())
         return settings
 
     @property
     def records_bucket(self) -> str:
         """The bucket of the layout's record, beside that of the objects."""
         return f"{self.bucket}-layout"
+
+
+def require_secrets(settings: Settings) -> None:
+    """Raises SettingsError where a token or a link key can't be used; it isn't in the message."""
+    for name, kind in (("tokens", "token"), ("read_tokens", "token"), ("link_key", "key")):
+        if not all(TOKEN.fullmatch(secret) for secret in getattr(settings, name).split()):
+            allowed = "A-Z, a-z, 0-9, -._~+/, and = at its end"
+            raise SettingsError(f"OBJGW_{name.upper()}: a {kind} may only have {allowed}")
+    tokens, readers = set(settings.tokens.split()), set(settings.read_tokens.split())
+    if tokens & readers:
+        raise SettingsError("OBJGW_READ_TOKENS has a token that is in OBJGW_TOKENS, too")
+    keys = set(settings.link_key.split())
+    if keys & (tokens | readers):  # who may read could make a link to write
+        raise SettingsError("OBJGW_LINK_KEY has a key that is a token, too")
+    if any(len(key) < KEY_MINIMUM for key in keys):
+        advice = f"a key has at least {KEY_MINIMUM} characters, for example those of"
+        raise SettingsError(f"OBJGW_LINK_KEY: {advice} `openssl rand -hex 32`")
+
+
+def require_origins(origins: Sequence[str]) -> None:
+    """Raises SettingsError where no browser would send one of these origins."""
+    if origins == ["*"]:
+        return
+    for origin in origins:
+        found = ORIGIN.fullmatch(origin)
+        if not found or (found[2] and found[2] == OWN_PORT.get(found[1])):
+            raise SettingsError(
+                f"OBJGW_CORS_ORIGINS: {origin!r} is no origin as browsers send it: "
+                "scheme://host or scheme://host:port in lower case, without a path, a slash at its "
+                "end or the scheme's own port; or * alone"
+            )
 
 
 def setting_text(environ: Mapping[str, str], variable: str) -> str:

@@ -110,17 +110,22 @@ class Settled:
             body = [reply.body]
         return Answer(f"{status.value} {status.phrase}", answered(reply.headers), body)
 
-    def upload(self, node: Member, environ: Environ, headers: dict[str, str]) -> Upload:
+    def upload(
+        self, node: Member, environ: Environ, headers: dict[str, str], most: int | None
+    ) -> Upload:
         """The request's body, of which a first piece is read.
 
-        All of it is, where the node's server would store what has come of an upload that is cut (or
-        may do so); that gets the body's MD5 as well, so that it also notices where the gateway ends
-        in between. Raises Refusal where it needn't be sent, and BodyError.
+        It may have at most `most` bytes, or fewer by the settings. All of it is read where the
+        node's server would store what has come of an upload that is cut (or may do so); that gets
+        the body's MD5 as well, so that it also notices where the gateway ends in between. Raises
+        Refusal where it needn't be sent, and BodyError.
         """
         # This is refused before the client is asked for the body.
         node = self.upstream.running(node)
         self.upstream.refuse_undecided(node, headers)
-        maximum = self.upstream.settings.max_object_bytes or S3_MAXIMUM
+        maximum, what = self.upstream.settings.max_object_bytes or S3_MAXIMUM, "An object"
+        if most is not None and most < maximum:
+            maximum, what = most, "An upload by this link"
         if "HTTP_TRANSFER_ENCODING" in environ:
             if environ["HTTP_TRANSFER_ENCODING"].lower() != "chunked":  # RFC 9112, 6.1
                 raise Refusal(HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding is chunked.")
@@ -131,9 +136,8 @@ class Settled:
         else:
             stream, length = environ["wsgi.input"], int(environ.get("CONTENT_LENGTH") or 0)
         if length > maximum:
-            raise Refusal(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"An object may have at most {maximum} bytes."
-            )
+            detail = f"{what} may have at most {maximum} bytes."
+            raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail)
         if node.standing.usable and node.standing.stores_cut is not False:
             stream, digest = spool_whole(stream, length)
             if node.standing.stores_cut and "content-md5" not in (node.standing.ignored or ()):

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 from gunicorn.http import errors
 
-from gateway.answers import Refusal
+from gateway.answers import Headers, Refusal
 
 # What gunicorn's parser raises for what isn't HTTP; everything else that a request makes it raise
 # is 400.
@@ -31,12 +31,12 @@ def refusal_of(error: BaseException) -> Refusal:
     return Refusal(status, "The request isn't valid HTTP/1.1.")
 
 
-def as_bytes(refusal: Refusal) -> bytes:
-    """A refusal as the last answer on a connection."""
+def as_bytes(refusal: Refusal, more: Headers) -> bytes:
+    """A refusal as the last answer on a connection, with `more` headers."""
     answer = refusal.answer()
     lines = [
         f"HTTP/1.1 {answer.status}",
         "Connection: close",
-        *[f"{name}: {value}" for name, value in answer.headers],
+        *[f"{name}: {value}" for name, value in (*answer.headers, *more)],
     ]
     return "\r\n".join([*lines, "", ""]).encode() + b"".join(answer.body)

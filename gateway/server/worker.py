@@ -17,6 +17,7 @@
 from __future__ import annotations
 
 import math
+import re
 import ssl
 import time
 from functools import partial
@@ -31,7 +32,8 @@ from gunicorn.http import errors, get_parser, wsgi
 from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
-from gateway.answers import Refusal, unavailable
+from gateway.answers import Headers, Refusal, unavailable
+from gateway.cors import Cors
 from gateway.server.body import RequestBody
 from gateway.server.closing import LINGER_SECONDS, Broken, Closes, linger, reset, unsent
 from gateway.server.crowd import Crowd
@@ -40,6 +42,8 @@ from gateway.server.refusing import as_bytes, refusal_of
 from gateway.server.response import Response
 from gateway.status.observation import STOPPED, current
 
+# What may have the signature of a link, in an error that quotes the request.
+SECRET = re.compile(r"(\?|signature=)[^\s'\"]*")
 ACCEPTED = 8  # connections at once
 
 
@@ -65,8 +69,9 @@ class Idle:
 class Worker(GeventWorker):
     """gunicorn's gevent worker with the differences that the module's text names."""
 
-    client_timeout = 30.0  # seconds; this and the next are set in gunicorn.conf.py
+    client_timeout = 30.0  # seconds; this and the next two are set in gunicorn.conf.py
     client_connections = 1024  # of one address
+    cors: Cors | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -267,7 +272,7 @@ class Worker(GeventWorker):
             environ[key] = f"{environ[key]},{value}" if key in environ else value
         return environ
 
-    def handle_error(self, _req: Any, client: Any, addr: Any, exc: BaseException) -> None:
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answers a request that isn't HTTP, or on which the application failed.
 
         The connection closes then.
@@ -276,10 +281,18 @@ class Worker(GeventWorker):
         if refusal.status is HTTPStatus.INTERNAL_SERVER_ERROR:
             self.log.error("Error handling request", exc_info=exc)
         else:
-            self.log.info("Invalid request from %s: %r", addr[0] if addr else "-", exc)
-        self.refuse(client, refusal)
+            said = SECRET.sub(r"\1", repr(exc))
+            self.log.info("Invalid request from %s: %s", addr[0] if addr else "-", said)
+        self.refuse(client, refusal, req)
 
-    def refuse(self, client: Any, refusal: Refusal) -> None:
-        """Answers on a connection on which there is no request, and closes its sending side."""
-        client.sendall(as_bytes(refusal))
+    def refuse(self, client: Any, refusal: Refusal, req: Any = None) -> None:
+        """Answers on a connection, and closes its sending side.
+
+        `req` is None where no request could be read.
+        """
+        more: Headers = []
+        if self.cors:
+            origin = self.cors.only if req is None else dict(req.headers).get("ORIGIN", "")
+            more = self.cors.headers(origin)
+        client.sendall(as_bytes(refusal, more))
         linger(client, self.client_timeout)

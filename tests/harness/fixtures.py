@@ -142,6 +142,8 @@ def lab() -> Lab:
     return lab
 
 
+LINK_KEY = "for-links-to-the-shared-stack-in-tests"
+SHARED_SETTINGS = {"WEB_CONCURRENCY": "2", "OBJGW_LINK_KEY": LINK_KEY}
 SHARED: list[Stack] = []  # the stacks that many tests use
 
 
@@ -190,7 +192,7 @@ def shared(request: pytest.FixtureRequest) -> Iterator[Stack]:
         local = LocalStack()
         SHARED.append(cast(Stack, local))
         try:
-            local.add_gateway({"WEB_CONCURRENCY": "2"}).wait_ready()
+            local.add_gateway(SHARED_SETTINGS).wait_ready()
             yield cast(Stack, local)
         finally:
             local.close()
@@ -198,7 +200,7 @@ def shared(request: pytest.FixtureRequest) -> Iterator[Stack]:
     with empty_stack(request.getfixturevalue("lab")) as stack:
         SHARED.append(stack)
         stack.add_nodes("123")
-        stack.add_gateway({"WEB_CONCURRENCY": "2"}).wait_ready()
+        stack.add_gateway(SHARED_SETTINGS).wait_ready()
         yield stack
 
 

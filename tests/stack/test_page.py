@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from docker.models.networks import Network
@@ -18,6 +19,7 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from gateway.links import make_link
 from gateway.nodes.layout import Layout
 from gateway.nodes.work import LOCK
 from tests.harness.engine import LAYOUT_BUCKET
@@ -340,6 +342,85 @@ def test_with_tokens_the_page_shows_nothing_before_it_has_one(
     eventually(lambda: browser.downloaded(id) == b"behind a token")
     browser.refresh()  # nothing is kept
     eventually(lambda: browser.find_element(By.ID, "token").is_displayed())
+
+
+# What a page makes of the gateway of another origin: what it could read, or that it couldn't.
+FETCHES = """
+const [url, token, link, done] = arguments;
+const told = {};
+async function ask(name, url, options) {
+  try {
+    const answer = await fetch(url, options);
+    told[name] = [answer.status, Object.fromEntries(answer.headers), await answer.text()];
+  } catch (error) {
+    told[name] = error.name;
+  }
+}
+const headers = {Authorization: token, "x-amz-meta-colour": "blue", "If-None-Match": "*"};
+(async () => {
+  await ask("put", url, {method: "PUT", headers, body: "0123456789"});
+  await ask("again", url, {method: "PUT", headers, body: "again"});
+  await ask("part", url, {headers: {Authorization: token, Range: "bytes=2-4"}});
+  await ask("by link", link, {});
+  await ask("without a token", url, {});
+  await ask("no object", url + "x", {headers: {Authorization: token}});
+  await ask("another method", url, {method: "PATCH", headers: {Authorization: token}});
+  await ask("with cookies", url, {credentials: "include", headers: {Authorization: token}});
+  await ask("delete", url, {method: "DELETE", headers: {Authorization: token}});
+  done(told);
+})();
+"""
+
+
+def test_a_page_of_another_origin_does_what_the_setting_allows(
+    shared: Stack, gateway: Gateway, browser: Browser
+) -> None:
+    key, token, id = "k" * 32, "Bearer treepotato", random_id()[:20]
+    settings = {"OBJGW_TOKENS": "treepotato", "OBJGW_LINK_KEY": key}
+    settings["OBJGW_CORS_ORIGINS"] = f"http://{gateway.address}:3000 https://app.example"
+    crossed = shared.add_gateway(settings)
+    ready = {"Authorization": token}
+    eventually(lambda: crossed.put(id, headers=ready).status == 200)
+    assert crossed.delete(id, headers=ready).status == 204
+    link = make_link(key, id, int(time.time()) + 3600)
+
+    def fetched(origin: Gateway) -> dict[str, Any]:
+        """What a page of this gateway is told; one that has no policy of its own."""
+        browser.get(f"http://{origin.address}:3000/health/live")
+        base = f"http://{crossed.address}:3000"
+        told: dict[str, Any] = browser.execute_async_script(
+            FETCHES, f"{base}/object/{id}", token, base + link
+        )
+        browser.complaints()  # each refused fetch is one
+        return told
+
+    told = fetched(gateway)
+    assert {name: answer[0] for name, answer in told.items()} == {
+        "put": 200,
+        "again": 412,
+        "part": 206,
+        "by link": 200,
+        "without a token": 401,
+        "no object": 404,
+        "another method": "T",  # a TypeError: the preflight doesn't list it
+        "with cookies": "T",
+        "delete": 204,
+    }
+    for name, header in (
+        ("put", "etag"),
+        ("part", "accept-ranges"),
+        ("by link", "x-amz-meta-colour"),
+        ("without a token", "www-authenticate"),
+        ("no object", "x-request-id"),
+    ):
+        assert told[name][1][header]
+    assert (told["part"][1]["content-range"], told["part"][2]) == ("bytes 2-4/10", "234")
+    assert "There is no object" in told["no object"][2]
+    # The setting doesn't have the origin of this one.
+    other = shared.add_gateway()
+    assert crossed.put(id, b"body", headers=ready).status == 200
+    assert set(fetched(other).values()) == {"TypeError"}
+    assert crossed.get(id, headers=ready).body == b"body"
 
 
 def test_the_page_runs_only_what_is_its_own(gateway: Gateway, browser: Browser) -> None:

@@ -6,10 +6,13 @@ import argparse
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
-from objgwctl import bandwidth, parse, positive
+from gateway.answers import Refusal
+from gateway.links import Links, link_of
+from objgwctl import bandwidth, base, lifetime, parse, positive, size
 from tests.harness.engine import CHECKOUT
 
 
@@ -61,7 +64,107 @@ def test_a_number_of_jobs_is_1_to_256_or_refused(text: str, jobs: int) -> None:
             positive(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "bytes_"),
+    [("1", 1), ("10M", 10 * 2**20), ("1.5k", 1536), ("0.1", None), ("1" * 16, None)]
+    + [(wrong, None) for wrong in ("", "0", "-1", "M", "10M/s", "1T")],
+)
+def test_a_size_is_a_number_of_bytes_or_refused(text: str, bytes_: int | None) -> None:
+    if bytes_ is None:
+        with pytest.raises(argparse.ArgumentTypeError, match="for example 20M"):
+            size(text)
+    else:
+        assert size(text) == bytes_
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("2h", 7200), ("7d", 604800), ("999999d", 86399913600)]
+    + [(wrong, None) for wrong in ("", "0h", "2", "h", "-2h", "2 h", "1.5h", "2H", "1000000d")],
+)
+def test_a_lifetime_is_a_number_with_its_unit_or_refused(text: str, seconds: int | None) -> None:
+    if seconds is None:
+        with pytest.raises(argparse.ArgumentTypeError, match="for example 90s"):
+            lifetime(text)
+    else:
+        assert lifetime(text) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("https://a.example", "https://a.example"),
+        ("http://127.0.0.1:3000/", "http://127.0.0.1:3000"),
+        ("https://a.example/objgw/", "https://a.example/objgw"),
+    ]
+    + [
+        (wrong, None)
+        for wrong in ("", "a.example", "https://", "https://a?x", "ftp://a", "http:///x")
+    ],
+)
+def test_a_base_is_a_url_or_refused(text: str, url: str | None) -> None:
+    if url is None:
+        with pytest.raises(argparse.ArgumentTypeError, match="for example https"):
+            base(text)
+    else:
+        assert base(text) == url
+
+
+KEYS = "n" * 32, "k" * 32
+
+
+def link(*arguments: str, keys: str = " ".join(KEYS)) -> subprocess.CompletedProcess[str]:
+    """What objgwctl.py link says. Docker isn't there."""
+    env = {**os.environ, "OBJGW_LINK_KEY": keys, "DOCKER_HOST": "tcp://127.0.0.1:9"}
+    command = [sys.executable, "objgwctl.py", "link", *arguments]
+    return subprocess.run(command, cwd=CHECKOUT, env=env, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "begin", "most"),
+    [
+        ("GET", [], "/object/readme1?expires=", None),
+        ("GET", ["--base", "https://a.example/"], "https://a.example/object/readme1?", None),
+        ("PUT", ["--put", "--max", "10M"], "/object/readme1?expires=", 10 * 2**20),
+    ],
+)
+def test_a_link_is_printed_that_the_gateway_takes(
+    method: str, arguments: list[str], begin: str, most: int | None
+) -> None:
+    done = link("readme1", "--for", "2h", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(begin)
+    sent = link_of(done.stdout.strip().partition("?")[2])
+    assert sent is not None
+    # It was made within the last minutes, with the first of the keys.
+    assert Links(KEYS[:1]).permit(method, "readme1", sent, time.time() + 7000) == most
+    with pytest.raises(Refusal, match="expired"):
+        Links(KEYS[:1]).permit(method, "readme1", sent, time.time() + 7200)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys", "told"),
+    [
+        (["readme1"], "", "OBJGW_LINK_KEY isn't set"),
+        (["readme1"], "short", "at least 32 characters"),
+        (["read.me"], KEYS[0], "an id is"),
+        (["readme1", "--put"], KEYS[0], "--put and --max go together"),
+        (["readme1", "--max", "10M"], KEYS[0], "--put and --max go together"),
+    ],
+)
+def test_a_link_that_can_not_be_made_is_exit_code_2_and_says_why(
+    arguments: list[str], keys: str, told: str
+) -> None:
+    done = link(*arguments, "--for", "2h", keys=keys)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert told in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 WRONG = [
+    ["link", "readme1"],
+    ["link", "--for", "2h"],
+    ["link", "readme1", "--for", "2"],
     [],
     ["rebuild"],
     ["locate"],

@@ -34,6 +34,28 @@ WRONG_SETTINGS = {
     "OBJGW_NODES_CA": ("/etc/ssl/cert.pem", "-----BEGIN CERTIFICATE-----"),
     "OBJGW_TOKENS": (" ", "\t\n", "first,second", '"first"', "first seco=nd", "naïve"),
     "OBJGW_READ_TOKENS": ("  ", "'first'"),
+    "OBJGW_LINK_KEY": (" ", "x" * 31, f"{'x' * 32} short", f'"{"x" * 32}"', "naïve" * 7),
+    "OBJGW_CORS_ORIGINS": (
+        "https://app.example/",
+        "https://app.example/path",
+        "https://app.example?x",
+        "app.example",
+        "//app.example",
+        "https://",
+        "https://App.example",
+        "HTTPS://app.example",
+        "https://app.example:443",
+        "http://app.example:80",
+        "http://app.example:",
+        "http://app.example:080",
+        "https://*.example",
+        "https://user@app.example",
+        "https://bücher.example",
+        "https://app.example,https://other.example",
+        "https://app.example *",
+        "null",
+        "**",
+    ),
 }
 
 # Variables that are no settings, and those that are meant.
@@ -114,7 +136,8 @@ def test_a_setting_that_can_not_be_used_stops_the_start_with_one_line_that_names
     name: str, value: str
 ) -> None:
     line = assert_stops({name: value}, name)
-    assert "TOKENS" not in name or not value.strip() or value not in line  # a token is in no log
+    secret = name in ("OBJGW_TOKENS", "OBJGW_READ_TOKENS", "OBJGW_LINK_KEY")
+    assert not secret or not value.strip() or value not in line  # it is in no log
 
 
 @pytest.mark.parametrize(("name", "nearest"), MISSPELT.items())
@@ -124,7 +147,9 @@ def test_a_variable_that_is_no_setting_stops_the_start_with_one_line_that_names_
     assert "treepotato" not in assert_stops({name: "treepotato"}, name, nearest)
 
 
-@pytest.mark.parametrize("name", ["OBJGW_TOKENS", "OBJGW_READ_TOKENS", "OBJGW_NODE_PORT"])
+@pytest.mark.parametrize(
+    "name", ["OBJGW_TOKENS", "OBJGW_READ_TOKENS", "OBJGW_LINK_KEY", "OBJGW_NODE_PORT"]
+)
 @pytest.mark.parametrize("text", ["", " ", "\n\t\n"])
 def test_a_file_that_holds_nothing_stops_the_start(name: str, text: str, tmp_path: Path) -> None:
     (tmp_path / "setting").write_text(text)
@@ -144,6 +169,30 @@ def test_a_token_that_may_write_and_may_only_read_stops_the_start() -> None:
     assert "second" not in assert_stops(tokens, *tokens)
 
 
+@pytest.mark.parametrize("name", ["OBJGW_TOKENS", "OBJGW_READ_TOKENS"])
+def test_a_link_key_that_is_a_token_stops_the_start(name: str) -> None:
+    secrets = {name: "k" * 32, "OBJGW_LINK_KEY": f"{'n' * 32} {'k' * 32}"}
+    assert "kkk" not in assert_stops(secrets, "OBJGW_LINK_KEY")
+
+
+@pytest.mark.parametrize(
+    "origins",
+    [
+        "*",
+        "https://app.example",
+        "https://app.example:80 http://app.example:443",
+        "http://localhost:8080\nhttp://127.0.0.1:65535",
+        "http://[::1]:3000",
+        "https://xn--bcher-kva.example",
+        "http://my_app",
+        "capacitor://localhost chrome-extension://abcdefghijklmnop",
+    ],
+)
+def test_origins_as_browsers_send_them_are_taken(origins: str) -> None:
+    settings = Settings.from_environ({"OBJGW_CORS_ORIGINS": origins})
+    assert settings.cors_origins == origins
+
+
 def test_an_empty_variable_counts_as_unset_and_one_of_the_image_or_of_compose_is_let_be() -> None:
     env = {f"{name}{end}": "" for name in (*variables(), *MISSPELT) for end in ("", "_FILE")}
     env |= dict.fromkeys(("OBJGW_USER", "OBJGW_IMAGE", "OBJGW_NODE_IMAGE"), "65534")
@@ -157,6 +206,8 @@ def test_a_file_gives_each_setting_the_value_that_a_variable_gives_it(tmp_path: 
         "OBJGW_ACCESS_LOG": "off",
         "OBJGW_PAGE": "off",
         "OBJGW_TOKENS": "first\nsecond",
+        "OBJGW_LINK_KEY": f"{'n' * 32}\n{'k' * 32}",
+        "OBJGW_CORS_ORIGINS": "https://app.example\nhttp://localhost:8080",
         "OBJGW_NODES": "a=http://key:secret@store:9000",
         "OBJGW_NODES_CA": ssl.DER_cert_to_PEM_cert(system_certificate()),
     }
