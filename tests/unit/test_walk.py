@@ -255,17 +255,18 @@ def test_an_object_that_is_moved_between_two_answers_is_listed_once(
         assert stream(world) == sorted(ids)
 
 
-def test_where_the_layout_changes_within_a_step_it_is_taken_again_and_goes_on_after_it() -> None:
+@pytest.mark.parametrize("moment", range(9))
+def test_where_the_layout_changes_within_a_step_it_is_taken_again_and_goes_on_after_it(
+    moment: int,
+) -> None:
     world = World(SETTLED)
     ids = sorted(random_id() for _ in range(60))
     for id in ids:
         world.put(SETTLED.owner(id).name, copy(id))
 
     def change(number: int, _name: str) -> None:
-        """The fourth node joins, and everything is moved, between answers of the third step."""
-        if number == 7:
-            world.current = JOINING
-        if number == 14:
+        """The fourth node joined, and all is moved and settled by this answer."""
+        if number == moment:
             world.current = View(placed(THREE, FOUR), epoch=2)
             for name, held in world.held.items():
                 for id in [id for id in held if world.current.owner(id).name != name]:
