@@ -70,17 +70,18 @@ class ByRecords:
         Raises CommandError unless every node that may have objects can be relied upon.
         """
         directory = self._directory
-        if time.monotonic() - self._read > POLL_SECONDS:
-            began = time.monotonic()
-            survey = self._store.survey()
-            survey.require_all()
-            directory.layout, self._read = survey.layout, began
-            directory.find(list(self._cluster.endpoints.values()))
-        directory.arrange()
-        while time.time() >= directory.view.until:
-            time.sleep(POLL_SECONDS / 10)
-            directory.arrange()
-        return directory.view
+        while True:
+            with directory.changed:
+                if time.monotonic() - self._read > POLL_SECONDS:
+                    began = time.monotonic()
+                    survey = self._store.survey()
+                    survey.require_all()
+                    directory.layout, self._read = survey.layout, began
+                    directory.find(list(self._cluster.endpoints.values()))
+                directory.arrange()
+            if time.time() < directory.view.until:
+                return directory.view
+            time.sleep(POLL_SECONDS / 10)  # a switch is at hand, for which gateways wait, too
 
     def page(self, node: Member, query: str) -> Page:
         """A page of a node's listing. Raises NodeError."""

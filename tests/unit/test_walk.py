@@ -72,7 +72,7 @@ class World:
     held: dict[str, dict[str, Copy]] = field(default_factory=lambda: {name: {} for name in MEMBERS})
     asked: Counter[str] = field(default_factory=Counter)  # listings, by node
     heads: int = 0
-    before: Callable[[int, str], object] = lambda number, name: None  # an answer, of this number
+    before: Callable[[int, str], object] = lambda _number, _name: None  # an answer, of this number
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def put(self, name: str, *copies: Copy) -> None:
@@ -95,7 +95,7 @@ class World:
             entries = [self.held[node.name][key].entry for key in keys[:size]]
             return Page(entries, "more" if len(keys) > size else "")
 
-    def newest(self, object_id: str, view: View, candidates: Candidates) -> Entry | None:
+    def newest(self, object_id: str, _view: View, candidates: Candidates) -> Entry | None:
         self.heads += 1
         copies = [self.held[node.name].get(object_id) for node in (candidates[0], *candidates[1])]
         newest = max(filter(None, copies), key=lambda each: each.epoch, default=None)
@@ -318,7 +318,7 @@ NO_PAGES = {
 @pytest.mark.parametrize("page", NO_PAGES.values(), ids=NO_PAGES)
 def test_a_listing_that_is_not_what_was_asked_for_is_refused(page: Page) -> None:
     class Lying(World):
-        def page(self, node: Member, query: str) -> Page:
+        def page(self, _node: Member, _query: str) -> Page:
             return page
 
     with pytest.raises(LookupError, match="node-1"):
