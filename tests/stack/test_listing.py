@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import Any
 
 import pytest
 
@@ -22,40 +21,10 @@ from tests.harness.engine import BUCKET, Call, Lab
 from tests.harness.fakes import RECORDS
 from tests.harness.gateway import Answer, Gateway
 from tests.harness.http import BROKEN, Wire, code
+from tests.harness.listing import NDJSON, page, pages, stream
 from tests.harness.stack import Stack
 from tests.harness.status import access_lines, requests
 from tests.harness.waiting import eventually, together
-
-NDJSON = {"Accept": "application/x-ndjson"}
-
-
-def page(gateway: Gateway, query: str = "") -> dict[str, Any]:
-    answer = gateway.request("GET", f"/objects{query}")
-    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
-    document: dict[str, Any] = json.loads(answer.body)
-    assert set(document) == {"objects", "next"}
-    return document
-
-
-def stream(gateway: Gateway, query: str = "") -> list[dict[str, Any]]:
-    answer = gateway.request("GET", f"/objects{query}", headers=NDJSON)
-    assert (answer.status, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
-    assert answer.headers["Transfer-Encoding"] == "chunked"
-    return [json.loads(line) for line in answer.body.splitlines()]
-
-
-def pages(gateway: Gateway, prefix: str, limit: int) -> list[dict[str, Any]]:
-    """The objects of all pages."""
-    found: list[dict[str, Any]] = []
-    after = ""
-    while True:
-        document = page(gateway, f"?prefix={prefix}&limit={limit}&after={after}")
-        found += document["objects"]
-        if document["next"] is None:
-            return found
-        assert len(document["objects"]) == limit
-        assert document["next"] == found[-1]["id"]
-        after = document["next"]
 
 
 def new_prefix() -> str:
