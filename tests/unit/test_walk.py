@@ -33,10 +33,19 @@ def placed(*lists: tuple[str, ...]) -> Placement[Member]:
     return Placement(tuple(MEMBERS[name] for name in names), slots_of(tuple(history), names))
 
 
-SETTLED = View(placed(THREE), epoch=1)
-JOINING = View(placed(THREE, FOUR), (placed(THREE),), epoch=2)
-LEAVING = View(placed(THREE, FOUR, THREE), (placed(THREE, FOUR),), epoch=3)
-BACK = View(placed(FOUR, THREE, FOUR), (placed(FOUR, THREE), placed(FOUR)), epoch=3)
+def view_of(*lists: tuple[str, ...]) -> View:
+    """The view of memberships with these lists of names, oldest first, of which all still count."""
+    older: list[Placement[Member | None]] = []
+    for number in range(1, len(lists)):
+        placement = placed(*lists[:number])
+        older.insert(0, Placement(tuple(placement.nodes), placement.slots))
+    return View(placed(*lists), tuple(older), epoch=len(lists))
+
+
+SETTLED = view_of(THREE)
+JOINING = view_of(THREE, FOUR)
+LEAVING = View(placed(THREE, FOUR, THREE), view_of(THREE, FOUR, THREE).older[:1], epoch=3)
+BACK = view_of(FOUR, THREE, FOUR)
 ANYWHERE = View(placed(THREE), anywhere=tuple(MEMBERS.values()), epoch=2)
 MOVED = JOINING._replace(moved=True)
 VIEWS = {
