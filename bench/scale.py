@@ -11,7 +11,7 @@ number.
 
 The list is read from the gateway, as lines and page by page; the memory is the most that its worker
 has had meanwhile (`VmHWM`, proc(5)). Before that, pages of 1,000 from the middle are asked for in
-turn with the same range of each node's own listing, for the ratio of their times.
+turn with the same range of all nodes' own listings, for the ratio of their times.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ import statistics
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
@@ -189,27 +191,30 @@ def page_ratio(lab: Lab, gateway: Target) -> dict[str, float]:
     """Median milliseconds of a page, and of the slowest node's own listing of that range."""
     path, after = f"/{BUCKET}", "scale5"
     query = f"encoding-type=url&list-type=2&max-keys=1000&start-after={after}"
-    pages, nodes = [], []
-    for _ in range(PAGES):
+
+    def seconds(ask: Callable[[], object]) -> float:
         began = time.monotonic()
-        gateway.ask("GET", f"/objects?after={after}")
-        pages.append(time.monotonic() - began)
-        slowest = 0.0
-        for node, pid in enumerate(lab.node_pids, 1):
-            headers = signed_headers(node, path, query, "GET", {})
-            with closing(connect(pid, 9000)) as connection:
-                began = time.monotonic()
-                connection.request("GET", f"{path}?{query}", headers=headers)
-                connection.getresponse().read()
-                slowest = max(slowest, time.monotonic() - began)
-        nodes.append(slowest)
-    page, node = statistics.median(pages) * 1000, statistics.median(nodes) * 1000
-    ratio = statistics.median(a / b for a, b in zip(pages, nodes, strict=True))
-    return {
-        "page, ms": round(page, 1),
-        "slowest node, ms": round(node, 1),
-        "ratio": round(ratio, 2),
+        ask()
+        return time.monotonic() - began
+
+    def listing(number: int) -> None:
+        headers = signed_headers(number + 1, path, query)
+        with closing(connect(lab.node_pids[number], 9000)) as connection:
+            connection.request("GET", f"{path}?{query}", headers=headers)
+            connection.getresponse().read()
+
+    pages, nodes = list[float](), list[float]()
+    with ThreadPoolExecutor(NODES) as pool:
+        for _ in range(PAGES):
+            pages.append(seconds(lambda: gateway.ask("GET", f"/objects?after={after}")))
+            parts = [partial(seconds, partial(listing, number)) for number in range(NODES)]
+            nodes.append(max(pool.map(lambda part: part(), parts)))
+    told = {
+        "page, ms": statistics.median(pages) * 1000,
+        "slowest node, ms": statistics.median(nodes) * 1000,
+        "ratio": statistics.median(map(truediv, pages, nodes)),
     }
+    return {what: round(value, 2) for what, value in told.items()}
 
 
 def whole(lab: Lab, counts: list[int]) -> list[dict[str, Any]]:

@@ -9,9 +9,10 @@ page, all at once. A page says what its node has up to its last key, or to the e
 *horizon*, the least of these last keys, all is known, and the step gives those ids; the next step
 goes on after the horizon.
 
-    settled                 One request to each node. What a node holds that isn't the id's owner
-                            is no object: no GET looks there. What pages have beyond the horizon is
-                            kept for the next step, so that each node is asked for an entry once.
+    settled                 One request to each node, for its share (`share`). What a node holds
+                            that isn't the id's owner is no object: no GET looks there. What pages
+                            have beyond the horizon is kept for the next step, so that each node is
+                            asked for an entry once.
     objects move            The nodes of the older memberships are asked first, and those of the
                             current one when all of them have answered, some for a second time. An
                             object that was moved away before its old node answered is listed by
@@ -32,6 +33,7 @@ nothing else, a step may give nothing.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from functools import partial
@@ -75,6 +77,19 @@ def shown(entry: Entry) -> dict[str, str | int]:
     return {"id": entry.key, "size": entry.size, "etag": entry.etag, "modified": modified}
 
 
+def share(objects: int, nodes: int) -> int:
+    """How many entries each of so many nodes is asked for, so that together they have so many.
+
+    Ids are spread evenly, by a hash: what one node has of any so many ids is above its mean by more
+    than six standard deviations once in a billion times. Then the page takes a second step.
+
+    >>> share(1000, 3), share(1000, 1), share(10, 3)
+    (425, 1000, 10)
+    """
+    mean = objects / nodes
+    return min(objects, math.ceil(mean + 5 * math.sqrt(mean)), LISTING_PAGE)
+
+
 class Span(NamedTuple):
     """What a node has of a range of keys: its ids, sorted, and up to where they are known."""
 
@@ -88,7 +103,7 @@ class Walk:
     def __init__(
         self, nodes: Nodes, prefix: str = "", after: str = "", size: int = LISTING_PAGE
     ) -> None:
-        """`size` is the most entries that a node is asked for at once."""
+        """`size` is how many objects a step is to give, where there are so many."""
         self.done = False  # all were given
         self._nodes, self._prefix, self._after, self._size = nodes, prefix, after, size
         self._view: View | None = None
@@ -123,26 +138,30 @@ class Walk:
                 for node, span in self._known.items()
                 if span.end is None or span.end > self._after
             }
-            self._known |= self._ask(node for node in view.nodes if node not in self._known)
+            size = share(self._size, len(view.nodes))
+            missing = [node for node in view.nodes if node not in self._known]
+            self._known |= self._ask(missing, size)
             return list(self._known.items())
         older = {node: None for each in view.older for node in each.nodes if node}
-        first = self._ask([*older, *(node for node in view.anywhere if node not in older)])
-        return [*first, *self._ask(view.nodes)]
+        sources = [*older, *(node for node in view.anywhere if node not in older)]
+        size = min(self._size, LISTING_PAGE)
+        first = self._ask(sources, size)
+        return [*first, *self._ask(view.nodes, size)]
 
-    def _ask(self, nodes: Iterable[Member]) -> list[tuple[Member, Span]]:
-        """The next page of each of these nodes, asked at once."""
-        query = objects_query(self._after, prefix=self._prefix, size=self._size)
+    def _ask(self, nodes: Iterable[Member], size: int) -> list[tuple[Member, Span]]:
+        """The next page of each of these nodes, asked at once for so many entries."""
+        query = objects_query(self._after, prefix=self._prefix, size=size)
 
         def ask(node: Member) -> tuple[Member, Span]:
             page = self._nodes.page(node, query)
             try:
-                return node, self._span(page)
+                return node, self._span(page, size)
             except ValueError as error:
                 raise self._nodes.unlistable(node, error) from None
 
         return together([partial(ask, node) for node in nodes])
 
-    def _span(self, page: Page) -> Span:
+    def _span(self, page: Page, size: int) -> Span:
         """What a page says. Raises ValueError where it isn't what was asked for."""
         ids = [entry for entry in page.entries if OBJECT_ID.fullmatch(entry.key)]
         last = self._after
@@ -152,7 +171,7 @@ class Walk:
             last = entry.key
         if not page.next:
             return Span(ids, None)
-        if not page.entries or page.entries[-1].key <= self._after or len(ids) > self._size:
+        if not page.entries or page.entries[-1].key <= self._after or len(ids) > size:
             raise ValueError("a listing that doesn't go on")
         return Span(ids, max(page.entries[-1].key, last))
 

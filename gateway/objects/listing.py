@@ -38,7 +38,7 @@ from gateway.status.observation import ALL_NODES, Observation, current
 log = logging.getLogger("objgw")
 
 LISTINGS = 32  # at once in one worker, for the memory
-STREAM_ENTRIES = 3000  # of all nodes together that a stream asks for at once
+STREAM_STEP = 3000  # objects that a stream asks for at once
 LIMIT = re.compile(r"[1-9][0-9]{0,3}")
 OF_THIS_ID = re.compile("the node of this id", re.IGNORECASE)  # in what `Upstream` says
 ALLOW = ("Allow", "GET, HEAD")
@@ -75,8 +75,7 @@ class Listing:
             stack.callback(self._free.release)
             if not asked.stream:
                 return page(nodes, asked)
-            size = min(LISTING_PAGE, max(STREAM_ENTRIES // len(self._upstream.view().nodes), 50))
-            walk = Walk(nodes, asked.prefix, asked.after, size)
+            walk = Walk(nodes, asked.prefix, asked.after, STREAM_STEP)
             first = walk.step()  # so that what can't be listed at all is refused
             headers = headers_of(NDJSON)
             if environ["REQUEST_METHOD"] == "HEAD":

@@ -82,6 +82,7 @@ class World:
     asked: Counter[str] = field(default_factory=Counter)  # listings, by node
     heads: int = 0
     before: Callable[[int, str], object] = lambda _number, _name: None  # an answer, of this number
+    noted: Callable[[str], object] = lambda _query: None  # each query
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def put(self, name: str, *copies: Copy) -> None:
@@ -93,6 +94,7 @@ class World:
     def page(self, node: Member, query: str) -> Page:
         given = {name: values[0] for name, values in parse_qs(query[1:]).items()}
         with self.lock:
+            self.noted(query[1:])
             self.before(self.asked.total(), node.name)
             self.asked[node.name] += 1
             keys = sorted(
@@ -172,6 +174,24 @@ def test_one_page_of_a_settled_layout_asks_each_node_once(limit: int) -> None:
     assert len(walk.step(limit)) == min(limit, 300)
     assert world.asked == Counter(THREE)
     assert world.heads == 0
+
+
+@pytest.mark.parametrize("nodes", [1, 3, 4])
+def test_a_full_page_asks_each_node_once_and_for_little_more_than_its_share(nodes: int) -> None:
+    world = World(View(placed(FOUR[:nodes]), epoch=1))
+    for id in (random_id() for _ in range(4000)):
+        world.put(world.current.owner(id).name, copy(id))
+    largest = 0
+
+    def note(query: str) -> None:
+        nonlocal largest
+        largest = max(largest, int(parse_qs(query)["max-keys"][0]))
+
+    world.noted = note
+    walk = Walk(world, size=1000)
+    assert len(walk.step(1000)) == 1000
+    assert world.asked == Counter(FOUR[:nodes])
+    assert largest == {1: 1000, 3: 425, 4: 330}[nodes]
 
 
 def test_a_stream_of_a_settled_layout_asks_for_no_entry_twice() -> None:
