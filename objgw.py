@@ -44,6 +44,7 @@ from gateway.nodes.leader import Leader
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.records import Records
 from gateway.nodes.view import Directory
+from gateway.objects.listing import Listing
 from gateway.objects.moving import Moving
 from gateway.objects.settled import Gone, Settled
 from gateway.objects.upstream import REQUEST_ATTEMPTS, OwnerChanged, Upstream
@@ -52,7 +53,7 @@ from gateway.s3.body import BodyError
 from gateway.server.start import require_configuration
 from gateway.settings import Settings, read_or_exit
 from gateway.status.metrics import Metrics
-from gateway.status.recorder import Recorder
+from gateway.status.recorder import LISTING, Recorder
 from gateway.status.routes import Status
 
 log = logging.getLogger("objgw")
@@ -77,6 +78,7 @@ class Gateway:
         self.upstream = Upstream(self.directory, self.records.poller)
         self.settled = Settled(self.upstream)
         self.moving = Moving(self.settled)
+        self.listing = Listing(self.moving)
         self._started = False
 
     def start(self) -> None:
@@ -118,6 +120,8 @@ class Gateway:
         if not path.startswith("/object/"):
             if self.tokens and self.status.guarded(path):
                 self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=False)
+            if path == LISTING:
+                return self.listing.answer(environ)
             return self.status.answer(environ)
         query, most = environ.get("QUERY_STRING"), None
         link = link_of(query) if query else None

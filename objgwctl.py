@@ -22,6 +22,7 @@ from typing import Any, NoReturn, cast
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.commands import rebalance
 from gateway.ctl.console import say
+from gateway.ctl.contents import list_objects
 from gateway.ctl.demo import demo
 from gateway.ctl.errors import CANNOT, FINE, INTERRUPTED, CommandError
 from gateway.ctl.link import link
@@ -112,6 +113,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     command("nodes", nodes, "the nodes, what they hold, and whether all objects are in place")
     locating = command("locate", locate, "the owner of an id, and where its copies are")
     locating.add_argument("id", metavar="ID")
+    listing = command("list", list_objects, "the objects, sorted by id, as GET /objects has them")
+    listing.add_argument("--prefix", default="", help="only ids that begin with it")
+    listing.add_argument("--node", metavar="NAME", help="what this node holds, whoever owns it")
     command("check", check, "look for misplaced objects, stray copies and leftovers")
     moving = command("rebalance", rebalance, "move every object to its owner while clients go on")
     taking = command("remove", remove, "take nodes out: move what they hold to the others")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import email.utils
 import hashlib
 import http.client
+import json
 import secrets
 import time
 from collections.abc import Iterable
@@ -251,6 +252,27 @@ def test_delete_is_204_whether_or_not_the_object_was_there(gateway: Gateway) -> 
         answer = gateway.delete(id)
         assert (answer.status, answer.body) == (204, b"")
         assert gateway.get(id).status == 404
+
+
+def test_the_list_has_what_is_stored_sorted_by_id_in_pages_and_as_lines(gateway: Gateway) -> None:
+    prefix, body = f"list{secrets.token_hex(6)}", b"an object"
+    ids = sorted(f"{prefix}{end}" for end in "09AZaz")
+    for id in ids:
+        assert gateway.put(id, body).status == 200
+    gateway.delete(ids.pop())
+    first = json.loads(gateway.request("GET", f"/objects?prefix={prefix}&limit=3").body)
+    assert first["next"] == ids[2]
+    rest = json.loads(gateway.request("GET", f"/objects?prefix={prefix}&after={ids[2]}").body)
+    assert rest["next"] is None
+    objects = first["objects"] + rest["objects"]
+    assert [each["id"] for each in objects] == ids
+    for each in objects:
+        assert (each["size"], each["etag"]) == (len(body), gateway.get(each["id"]).headers["ETag"])
+        assert each["modified"].endswith("Z")
+    lines = gateway.request(
+        "GET", f"/objects?prefix={prefix}", headers={"Accept": "application/x-ndjson"}
+    )
+    assert [json.loads(line) for line in lines.body.splitlines()] == objects
 
 
 def test_one_connection_serves_requests_of_all_kinds_and_outcomes(gateway: Gateway) -> None:

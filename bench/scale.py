@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The operator's commands before many objects: seconds and peak memory of each.
+"""The operator's commands and the list before many objects: seconds and peak memory of each.
 
     bench/scale.py --objects 30000,300000    # as root; needs Docker and 3 GB of memory; 10 minutes
 
@@ -8,6 +8,10 @@ archives (MinIO's snowball uploads), because as many PUTs would take much longer
 memory. Then each command runs in the gateway's container, once for each number of objects, and the
 kernel says what its process has needed at most (`ru_maxrss`). The memory must not follow the
 number.
+
+The list is read from the gateway, as lines and page by page; the memory is the most that its worker
+has had meanwhile (`VmHWM`, proc(5)). Before that, pages of 1,000 from the middle are asked for in
+turn with the same range of all nodes' own listings, for the ratio of their times.
 """
 
 from __future__ import annotations
@@ -17,12 +21,16 @@ import hashlib
 import io
 import json
 import signal
+import statistics
 import sys
 import tarfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from operator import truediv
+from pathlib import Path
 from typing import Any
 
 from lab import (
@@ -33,6 +41,7 @@ from lab import (
     BenchError,
     Lab,
     Target,
+    children,
     connect,
     eventually,
     run,
@@ -42,7 +51,8 @@ from lab import (
 BUCKET = "objgw"
 NODES = 3
 ARCHIVE = 5000  # objects in one upload
-COMMANDS = (["check"], ["nodes"], ["rebalance", "--dry-run"])
+COMMANDS = (["check"], ["nodes"], ["rebalance", "--dry-run"], ["list"])
+PAGES = 30  # that are timed
 FLAT = 1.3  # times the memory before fewer objects, that a command may need
 # Runs a command, and says its exit code, seconds, MiB and output.
 MEASURED = """
@@ -118,8 +128,9 @@ def measure(name: str, command: list[str], objects: int) -> dict[str, Any]:
     report, errors = found.pop("output"), found.pop("errors")
     if found["code"] != 0:
         raise BenchError(f"{command[0]} fails: {errors or report}")
-    document = json.loads(report)
+    document = {} if command == ["list"] else json.loads(report)
     seen = {
+        "list": lambda: report.count("\n"),
         "check": lambda: document["objects"],
         "nodes": lambda: sum(node["objects"] for node in document["nodes"]),
         "rebalance": lambda: objects - document["objects"],  # those to be moved: none
@@ -130,6 +141,80 @@ def measure(name: str, command: list[str], objects: int) -> dict[str, Any]:
     result["lines of progress"] = len(errors.splitlines())
     say(json.dumps(result))
     return result
+
+
+def read_lines(gateway: Target) -> int:
+    """Reads the list as lines, to its end; how many they are. Their ids are sorted."""
+    with closing(connect(gateway.pid, gateway.port)) as connection:
+        connection.request("GET", "/objects", headers={"Accept": "application/x-ndjson"})
+        reply, lines, last = connection.getresponse(), 0, ""
+        for line in reply:
+            before, last = last, json.loads(line)["id"]
+            if not before < last:
+                raise BenchError(f"{last} is listed after {before}")
+            lines += 1
+    return lines
+
+
+def read_pages(gateway: Target) -> int:
+    """Reads all pages; how many objects they have."""
+    objects, after = 0, ""
+    while after is not None:
+        status, body = gateway.ask("GET", f"/objects?after={after}")
+        if status != 200:
+            raise BenchError(f"a page is {status}: {body[:300]!r}")
+        page = json.loads(body)
+        objects, after = objects + len(page["objects"]), page["next"]
+    return objects
+
+
+def lists(gateway: Target, objects: int) -> list[dict[str, Any]]:
+    """What the gateway needs for the list."""
+    (worker,) = children(gateway.pid)
+    results = []
+    for command, read in (("GET /objects, lines", read_lines), ("GET /objects, pages", read_pages)):
+        Path(f"/proc/{worker}/clear_refs").write_text("5")  # the peak begins anew
+        began = time.monotonic()
+        if (seen := read(gateway)) != objects:
+            raise BenchError(f"{command} has {seen} of {objects} objects")
+        seconds = round(time.monotonic() - began, 1)
+        status = Path(f"/proc/{worker}/status").read_text()
+        peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        results.append(
+            {"objects": objects, "command": command, "seconds": seconds, "MiB": round(peak, 1)}
+        )
+        say(json.dumps(results[-1]))
+    return results
+
+
+def page_ratio(lab: Lab, gateway: Target) -> dict[str, float]:
+    """Median milliseconds of a page, and of the slowest node's own listing of that range."""
+    path, after = f"/{BUCKET}", "scale5"
+    query = f"encoding-type=url&list-type=2&max-keys=1000&start-after={after}"
+
+    def seconds(ask: Callable[[], object]) -> float:
+        began = time.monotonic()
+        ask()
+        return time.monotonic() - began
+
+    def listing(number: int) -> None:
+        headers = signed_headers(number + 1, path, query)
+        with closing(connect(lab.node_pids[number], 9000)) as connection:
+            connection.request("GET", f"{path}?{query}", headers=headers)
+            connection.getresponse().read()
+
+    pages, nodes = list[float](), list[float]()
+    with ThreadPoolExecutor(NODES) as pool:
+        for _ in range(PAGES):
+            pages.append(seconds(lambda: gateway.ask("GET", f"/objects?after={after}")))
+            parts = [partial(seconds, partial(listing, number)) for number in range(NODES)]
+            nodes.append(max(pool.map(lambda part: part(), parts)))
+    told = {
+        "page, ms": statistics.median(pages) * 1000,
+        "slowest node, ms": statistics.median(nodes) * 1000,
+        "ratio": statistics.median(map(truediv, pages, nodes)),
+    }
+    return {what: round(value, 2) for what, value in told.items()}
 
 
 def whole(lab: Lab, counts: list[int]) -> list[dict[str, Any]]:
@@ -153,6 +238,8 @@ def whole(lab: Lab, counts: list[int]) -> list[dict[str, Any]]:
         fill(lab, range(before, objects))
         say(f"{objects} objects are there; {time.monotonic() - began:.0f} s")
         results += [measure(name, command, objects) for command in COMMANDS]
+        say(json.dumps(page_ratio(lab, gateway)))
+        results += lists(gateway, objects)
         before = objects
     return results
 

@@ -24,14 +24,7 @@ import requests
 
 from gateway.ctl.client import NodeClient, unexpected
 from gateway.ctl.errors import NodeError
-from gateway.ctl.listing import (
-    UPLOADS_QUERY,
-    StoredCopy,
-    objects_query,
-    parse_objects,
-    parse_uploads,
-    query,
-)
+from gateway.ctl.listing import StoredCopy
 from gateway.nodes.abilities import ignored_headers, keeps_conditions
 from gateway.nodes.layout import DELETED, epoch_of
 from gateway.nodes.placement import OBJECT_ID
@@ -41,6 +34,14 @@ from gateway.s3.body import upload_of
 from gateway.s3.connection import Reply, Request
 from gateway.s3.endpoint import Endpoint
 from gateway.s3.headers import IF_MATCH
+from gateway.s3.listing import (
+    UPLOADS_QUERY,
+    Page,
+    objects_query,
+    parse_objects,
+    parse_uploads,
+    query,
+)
 from gateway.settings import Settings
 
 # Attempts at an object that changes, or whose node breaks off. Between them are pauses of 0.5, 1, 2
@@ -160,8 +161,8 @@ class Cluster:
         except (NotTold, NodeError):
             return None
 
-    def listing(self, name: str, *, anyone: bool = False) -> Iterator[StoredCopy]:
-        """All objects of a node, sorted by the bytes of their keys.
+    def listing(self, name: str, prefix: str = "", *, anyone: bool = False) -> Iterator[StoredCopy]:
+        """All objects of a node whose keys begin with a prefix, sorted by the bytes of their keys.
 
         `anyone` says that the node needn't be of the layout. Goes on where a node breaks off for
         some seconds. Raises NodeError.
@@ -169,7 +170,7 @@ class Cluster:
         last, failures = "", 0
         while True:
             try:
-                for page in self._pages(name, last, anyone=anyone):
+                for page in self._pages(name, last, prefix, anyone=anyone):
                     yield from page
                     last, failures = page[-1].key, 0
                 return
@@ -180,20 +181,22 @@ class Cluster:
                 time.sleep(2.0 ** (failures - 2))
 
     def _pages(
-        self, name: str, start_after: str, *, anyone: bool = False
+        self, name: str, start_after: str, prefix: str, *, anyone: bool = False
     ) -> Iterator[list[StoredCopy]]:
         """The pages of a listing that have objects."""
         token = ""
         while True:
-            asked = objects_query(start_after, token)
-            page = self._list(
-                name, asked, lambda document: parse_objects(name, document), anyone=anyone
-            )
-            if page and page.copies:
-                yield page.copies
+            asked = objects_query(start_after, token, prefix)
+            page = self._list(name, asked, parse_objects, anyone=anyone)
+            if page and page.entries:
+                yield [StoredCopy(name, *entry) for entry in page.entries]
             if not (page and page.next):
                 return
             token = page.next
+
+    def page(self, name: str, asked: str) -> Page:
+        """One page of a node's listing, by its query (`objects_query`). Raises NodeError."""
+        return self._list(name, asked, parse_objects) or Page([], "")
 
     def _list[T](
         self, name: str, asked: str, parse: Callable[[bytes], T], *, anyone: bool = False

@@ -21,10 +21,10 @@ from collections.abc import Sequence
 from gateway.ctl.client import unexpected
 from gateway.ctl.cluster import MOVE_ATTEMPTS
 from gateway.ctl.errors import NodeError, Stopped
-from gateway.ctl.listing import parse_document, query
 from gateway.ctl.lock import WorkLock
 from gateway.s3.body import content_md5, upload_of
 from gateway.s3.connection import Request
+from gateway.s3.listing import parse_document, query
 
 KEYS = 250  # that are deleted with one request, at most; S3 takes 1,000
 WAIT_SECONDS = 0.5  # from which on no copy waits for others

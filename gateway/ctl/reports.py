@@ -14,13 +14,14 @@ from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Listed, Work, amount, table
 from gateway.ctl.errors import FINE, FOUND, ClosesConnections, CommandError, NodeError, ignoring
 from gateway.ctl.layout_store import LayoutStore, Survey
-from gateway.ctl.listing import StoredCopy, iso_time
+from gateway.ctl.listing import StoredCopy
 from gateway.ctl.rebalance import Counts, count_objects, is_tombstone
 from gateway.nodes.abilities import TO_GROW
 from gateway.nodes.layout import Layout
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.record_json import document
 from gateway.s3.headers import IF_MATCH
+from gateway.s3.listing import iso_time
 
 Row = dict[str, Any]  # what is said of one node, or of one copy
 

@@ -87,6 +87,7 @@ class Copy(NamedTuple):
 
     node: Member
     etag: str
+    size: int  # bytes
     epoch: int
     modified: int  # Unix time
     deleted: bool  # it is a tombstone
@@ -117,7 +118,7 @@ class Moving:
                     raise
         for _ in range(REQUEST_ATTEMPTS):
             view = self.upstream.view()
-            newest, _ = self._newest(object_id, view, view.candidates(object_id))
+            newest, _ = self.newest(object_id, view, view.candidates(object_id))
             if newest is None or newest.deleted:
                 raise Refusal(HTTPStatus.NOT_FOUND, NO_OBJECT)
             try:
@@ -137,7 +138,7 @@ class Moving:
             view = self.upstream.view()
             candidates = view.candidates(object_id)
             if conditions:
-                newest, at_owner = self._newest(object_id, view, candidates)
+                newest, at_owner = self.newest(object_id, view, candidates)
             else:
                 newest, at_owner = None, self._copy(object_id, candidates.owner)
             if at_owner and at_owner.expiring:
@@ -171,7 +172,7 @@ class Moving:
                 log.info(text, object_id, node.name, refusal)
         return Answer("204 No Content", [])
 
-    def _newest(
+    def newest(
         self, object_id: str, view: View, candidates: Candidates
     ) -> tuple[Copy | None, Copy | None]:
         """The newest copy of an object, and the owner's copy.
@@ -202,6 +203,7 @@ class Moving:
         return Copy(
             node,
             headers.get("etag", ""),
+            int(headers.get("content-length", 0)),
             epoch_of(headers),
             http_time(headers.get("last-modified")) or 0,
             DELETED in headers,

@@ -101,13 +101,16 @@ class Upstream:
         headers: Mapping[str, str] = NONE,
         upload: Upload | None = None,
     ) -> tuple[Member, Connection, Reply]:
+        """One request for an object to the node, and its answer: `send` says more."""
+        path = f"/{self.settings.bucket}/{object_id}"
+        return self.send(node, Request(method, path, headers, upload, current.get().request_id))
+
+    def send(self, node: Member, request: Request) -> tuple[Member, Connection, Reply]:
         """One request to the node, which may have been replaced by one of its name, and its answer.
 
         Raises Refusal (503) where the node can't be reached, isn't who it has to be, or breaks off.
         """
-        observation, trial = current.get(), False
-        path = f"/{self.settings.bucket}/{object_id}"
-        request = Request(method, path, headers, upload, observation.request_id)
+        observation, trial, upload = current.get(), False, request.upload
         for attempt in range(EXCHANGE_ATTEMPTS):
             last = attempt == EXCHANGE_ATTEMPTS - 1
             if node.closed or not node.host:
@@ -117,7 +120,7 @@ class Upstream:
             connection = None
             try:
                 if upload is not None:
-                    self.refuse_undecided(node, headers)
+                    self.refuse_undecided(node, request.headers)
                 connection = acquire(node)
                 sent = time.monotonic()
                 reply = node.exchange(connection, request)

@@ -253,7 +253,7 @@ class Connection:
         blocks, size, deadline = [reply.body], len(reply.body), self._deadline()
         while reply.left:
             if maximum is not None and size > maximum:
-                raise UpstreamError("the answer's error document is too long")
+                raise UpstreamError("the answer's body is too long")
             blocks.append(self._receive_by(deadline, min(reply.left, 65536)))
             size += len(blocks[-1])
             reply.left -= len(blocks[-1])

@@ -22,7 +22,8 @@ from gateway.server.closing import unsent, wait_taken
 class Response:
     """An answer on its way to the client: PEP 3333's `start_response` and `write`.
 
-    It must have a Content-Length.
+    One without a Content-Length is chunked (RFC 9112, 7.1), which HTTP/1.0 doesn't know. Its last
+    chunk is sent only at its end, so that what was broken off is recognised.
 
     Its headers are sent together with the first block of its body: one packet less for a small
     object. It says that the connection closes when the request's body wasn't read to its end.
@@ -42,6 +43,8 @@ class Response:
         self._body = body  # of the request
         self._status = self._fields = ""
         self._left = 0  # bytes of the answer's body still to come
+        self._chunked = False
+        self._framing = 0  # bytes that were sent around the chunks
         self._sent = 0  # bytes that the kernel has taken, without the head
 
     def start_response(
@@ -49,7 +52,7 @@ class Response:
     ) -> Callable[..., None]:
         """As in PEP 3333.
 
-        Raises ValueError where there is no length, or a header would end its line.
+        Raises ValueError where a header would end its line.
         """
         if exc_info and self.begun:
             raise exc_info[1].with_traceback(exc_info[2])
@@ -60,18 +63,21 @@ class Response:
         if self._method == "HEAD" or status.startswith(("204", "304")):
             length = 0
         fields = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        if (
-            length is None
-            or not fields.count("\r") == fields.count("\n") == len(headers)
-            or "\0" in fields
-        ):
+        if not fields.count("\r") == fields.count("\n") == len(headers) or "\0" in fields:
             raise ValueError(f"no answer that can be sent: {status} {headers}")
+        if length is None:
+            self._chunked, length = True, 0
+            fields += "Transfer-Encoding: chunked\r\n"
         self._status, self._fields, self._left = status, fields, length
         self.large = length > PACE
         return self.write
 
     def write(self, data: bytes) -> None:
         """Sends a block, and no more of it than the length has room for."""
+        if self._chunked:
+            if data:
+                self._send_chunk(b"%x\r\n%b\r\n" % (len(data), data), len(data))
+            return
         data = data[: self._left]
         self._left -= len(data)
         if not self.begun:
@@ -105,7 +111,10 @@ class Response:
 
         An answer that is too short is a broken one.
         """
-        if not self.begun:
+        if self._chunked:
+            self._send_chunk(b"0\r\n\r\n", 0)
+            self.large = self._sent > PACE
+        elif not self.begun:
             self._send(self._head())
         self.broken = self._left > 0
         self.closes = self.closes or self.broken or self._cut
@@ -122,7 +131,7 @@ class Response:
         left = wait_taken(self._sock, self._patience) if self.ended else unsent(self._sock)
         left -= self.ended and self.closes and left > 0  # the FIN
         self.broken = self.broken or left > 0
-        return max(self._sent - left, 0)
+        return max(self._sent - self._framing - left, 0)
 
     @property
     def _cut(self) -> bool:
@@ -139,6 +148,12 @@ class Response:
         )
         self._sent = -len(head)
         return head.encode("latin-1")
+
+    def _send_chunk(self, data: bytes, size: int) -> None:
+        """Sends a chunk with so many bytes of the body."""
+        head = b"" if self.begun else self._head()
+        self._framing += len(data) - size
+        self._send(head + data)
 
     def _send(self, data: bytes) -> None:
         """Raises TimeoutError when the client doesn't keep the pace."""

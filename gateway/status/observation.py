@@ -20,6 +20,7 @@ from gateway.answers import Answer
 
 STOPPED = "The gateway stopped."  # why a request was broken off
 NO_NODE = "none"  # the label where a request got to no node
+ALL_NODES = "all"  # the label of a listing, for which each node is asked
 
 
 class Sink(Protocol):
@@ -84,6 +85,10 @@ class Observation:
         if attempt and self._sink:
             self._sink.retried(node)
 
+    def part(self) -> Observation:
+        """The observation of what is asked of one node where several are asked at once."""
+        return Observation(self._sink, self.method, self.path, self.request_id)
+
     def failed(self, node: str) -> None:
         """Notes that a node couldn't be reached, broke off or was silent."""
         if self._sink:
@@ -142,7 +147,8 @@ class Observation:
 class ObservedBody:
     """The blocks of a body on their way to the client.
 
-    The observation is counted before the last one goes out, and logged at the end.
+    The observation is counted before the last one goes out, and logged at the end. A body without a
+    length (-1) is counted when it has no more blocks, before its end goes out.
     """
 
     __slots__ = ("_blocks", "_body", "_counted", "_delivered", "_length", "_logged", "_observation")
@@ -164,12 +170,21 @@ class ObservedBody:
         return self
 
     def __next__(self) -> bytes:
-        block = next(self._blocks)
+        try:
+            block = next(self._blocks)
+        except StopIteration:
+            if self._length < 0:
+                self._length = self._observation.bytes
+                self._count()
+            raise
         self._observation.bytes += len(block)
         if self._observation.bytes == self._length:
-            self._counted = True
-            self._observation.count()
+            self._count()
         return block
+
+    def _count(self) -> None:
+        self._counted = True
+        self._observation.count()
 
     def close(self) -> None:
         """WSGI's: called when the answer is sent, or won't be any further."""

@@ -26,6 +26,8 @@ from gateway.status.observation import CountedBody, Observation, current
 log = logging.getLogger("objgw.status")
 
 METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+LISTING = "/objects"  # the path of the listing
+LISTS = "LIST"  # the label of its requests, which take longer than those for one object
 RETRY_LOG_SECONDS = 10.0  # for which one line tells of a node's retries
 Observe = Callable[[float], None]
 
@@ -64,6 +66,8 @@ class Recorder:
     def counted(self, observation: Observation, seconds: float) -> None:
         """Counts a request that is over."""
         method = observation.method if observation.method in METHODS else "other"
+        if observation.path == LISTING:
+            method = LISTS
         key = (method, observation.status, observation.node)
         observers = self._observers.get(key)
         if observers is None:

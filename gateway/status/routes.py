@@ -84,7 +84,9 @@ class Status:
         """
         route = self._routes.get(environ["PATH_INFO"])
         if route is None:
-            raise Refusal(HTTPStatus.NOT_FOUND, "Objects are at /object/{id}.")
+            raise Refusal(
+                HTTPStatus.NOT_FOUND, "Objects are at /object/{id}, and their list at /objects."
+            )
         current.get().counted = False
         if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET or HEAD.", ("Allow", "GET, HEAD"))

@@ -138,8 +138,8 @@ def test_the_exposition_keeps_to_the_conventions(shared: Stack, four: Gateway) -
     )
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
     names, methods = (
-        {node.name for node in shared.nodes} | {"none"},
-        {"GET", "HEAD", "PUT", "DELETE", "other"},
+        {node.name for node in shared.nodes} | {"none", "all"},
+        {"GET", "HEAD", "PUT", "DELETE", "LIST", "other"},
     )
     for family in parse_text(answer.body.decode()):
         assert re.fullmatch(r"objgw_[a-z_]+", family.name)

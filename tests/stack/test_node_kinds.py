@@ -26,6 +26,7 @@ from tests.harness.layout import (
     take_out,
     wait_in_force,
 )
+from tests.harness.listing import stream
 from tests.harness.node import Node
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id
@@ -95,6 +96,7 @@ def test_objects_move_between_nodes_whose_etags_are_no_md5s_as_they_were_stored(
         assert gateway.put(id, body, headers={**HEADERS, **checksum(number, body)}).status == 200
     before = seen(gateway, list(bodies))
     assert {id: body for id, (_, _, body) in before.items()} == bodies
+    assert_listed(gateway, before)
 
     owners = {id: stack.owner(id) for id in bodies}
     two, third = list(stack.nodes), add_node(stack, "3", new)
@@ -119,6 +121,7 @@ def test_objects_move_between_nodes_whose_etags_are_no_md5s_as_they_were_stored(
     changed = seen(gateway, list(bodies))
     untouched = set(bodies) - {*gone, *replaced, *swapped}
     assert {id: changed[id] for id in untouched} == {id: before[id] for id in untouched}
+    assert_listed(gateway, changed)
     models = [Model(id, ABSENT if id in gone[4:] else 1) for id in bodies]
 
     report, held = gateway.ask_ctl("check").report, {id for n in stack.nodes for id in n.ids()}
@@ -126,7 +129,9 @@ def test_objects_move_between_nodes_whose_etags_are_no_md5s_as_they_were_stored(
     assert report["objects"] == len(held) - report["markers"]
     rebalance(gateway)
     assert_at_home(gateway, models, stack.nodes)
-    assert_same(seen(gateway, list(bodies)), changed)
+    moved = seen(gateway, list(bodies))
+    assert_same(moved, changed)
+    assert_listed(gateway, moved)
     for id in gone[4:]:
         assert gateway.put(id, b"once more", headers={"If-None-Match": "*"}).status == 200
         assert gateway.delete(id).status == 204
@@ -170,6 +175,18 @@ def test_nodes_that_encrypt_do_not_settle_by_themselves_while_a_tombstone_is_lef
     rebalance(gateway)
     assert second.ids() == set()
     assert {gateway.put(id, headers={"If-None-Match": "*"}).status for id in ids} == {200}
+
+
+def assert_listed(gateway: Gateway, shown: Mapping[str, tuple[int, dict[str, str], bytes]]) -> None:
+    """The list says of each of these objects what a GET says, and has none that isn't there."""
+    listed = {
+        each["id"]: (each["size"], each["etag"]) for each in stream(gateway) if each["id"] in shown
+    }
+    assert listed == {
+        id: (len(body), headers["etag"])
+        for id, (status, headers, body) in shown.items()
+        if status == 200
+    }
 
 
 def assert_same(

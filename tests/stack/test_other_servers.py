@@ -34,7 +34,7 @@ from test_objgw import (  # noqa: F401 - the contract, which runs here again wit
 )
 from tests.harness.engine import Lab
 from tests.harness.fixtures import MAKES, SHARED
-from tests.harness.gateway import Gateway
+from tests.harness.gateway import Gateway, put_file
 from tests.harness.http import MIB, code
 from tests.harness.layout import ABSENT, Model, assert_at_home, rebalance, wait_in_force
 from tests.harness.servers import Make, OtherStack
@@ -44,7 +44,7 @@ from tests.stack.test_cut_transfers import (  # noqa: F401 - the same
     test_an_upload_that_is_cut_short_leaves_the_old_object_whole,
 )
 from tests.stack.test_node_kinds import HEADERS, SINGLE, SIZES, SMALL, checksum, seen
-from tests.stack.test_node_list import NODES_FILE, put_file
+from tests.stack.test_node_list import NODES_FILE
 
 each_make = pytest.mark.parametrize("make", MAKES, ids=lambda make: make.name)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from functools import partial
 
 import pytest
 
+from gateway.nodes.layout import TOMBSTONE
 from tests.harness.engine import Lab
 from tests.harness.gateway import Gateway
 from tests.harness.http import MIB, code
@@ -23,6 +25,7 @@ from tests.harness.layout import (
     rebalance,
     wait_in_force,
 )
+from tests.harness.listing import NDJSON, listed_meanwhile, pages, stream
 from tests.harness.node import Node
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, owner, random_id, together
@@ -285,6 +288,30 @@ def test_locate_says_who_owns_an_id_and_where_its_copies_are(unsettled: Unsettle
     assert copies()[new][1] is True
 
 
+def test_the_list_has_each_object_once_with_what_a_read_brings_and_none_that_was_deleted(
+    unsettled: Unsettled,
+) -> None:
+    gateway, there = unsettled.gateway, unsettled.there
+    written, deleted, again = (unsettled.take() for _ in range(3))
+    unsettled.put(written, b"second")
+    unsettled.put(unsettled.take(), b"x" * len(TOMBSTONE))
+    for id in (deleted, again, random_id()):
+        unsettled.delete(id)
+    unsettled.put(again, b"third")
+    found = stream(gateway)
+    assert found == pages(gateway) == pages(gateway, limit=23)
+    assert [(each["id"], each["etag"], each["size"]) for each in found if each["id"] in there] == [
+        (id, etag(body), len(body)) for id, body in sorted(there.items()) if body is not None
+    ]
+    told = gateway.ctl("list", "--json").output.splitlines()
+    assert [json.loads(line) for line in told] == found
+    held = gateway.ctl("list", "--json", "--node", unsettled.stack.nodes[-1].name).output
+    assert {json.loads(line)["id"] for line in held.splitlines()} & {written, deleted, again} == {
+        written,
+        again,
+    }
+
+
 def test_while_an_old_owner_is_down_a_miss_there_is_503_and_404_elsewhere(
     unsettled: Unsettled,
 ) -> None:
@@ -299,6 +326,8 @@ def test_while_an_old_owner_is_down_a_miss_there_is_503_and_404_elsewhere(
         for id in (not_moved, never, unsettled.new_id(down, down)):
             assert gateway.request(method, f"/object/{id}").status == 503
         assert gateway.request(method, f"/object/{elsewhere}").status == 404
+    for headers in ({}, NDJSON):
+        assert code(gateway.request("GET", "/objects", headers=headers)) == 503
     assert code(gateway.put(not_moved, b"x", headers={"If-None-Match": "*"})) == 503
     assert code(gateway.put(not_moved, b"x", headers={"If-Match": etag(b"y")})) == 503
     unsettled.assert_read(written)
@@ -372,7 +401,8 @@ def test_once_rebalanced_all_of_it_is_at_its_owner_with_its_headers_and_deleted_
     for id in there:
         unsettled.assert_read(id)
     assert not gateway.ask_ctl("check").report["clean"]
-    rebalance(gateway)
+    with listed_meanwhile(gateway, there):
+        rebalance(gateway)
     for id in there:
         unsettled.assert_read(id)
     models = [Model(id, ABSENT if body is None else 1) for id, body in there.items()]

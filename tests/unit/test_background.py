@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from gateway import background
-from gateway.background import forever
+from gateway.background import forever, together
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
@@ -44,6 +46,28 @@ def test_a_step_that_fails_is_logged_once_until_it_succeeds_or_fails_otherwise(
         forever(step, "the test")
     assert caplog.messages == ["the test failed, and goes on"] * 3
     assert all(record.exc_info for record in caplog.records)
+
+
+def test_several_things_are_done_at_once_and_the_first_error_comes_when_all_are_over() -> None:
+    met = threading.Barrier(3)
+
+    def meet(number: int) -> int:
+        met.wait(30)
+        return number
+
+    assert together([partial(meet, number) for number in range(3)]) == [0, 1, 2]
+    done = list[int]()
+
+    def fail(number: int) -> int:
+        done.append(number)
+        if number:
+            raise ValueError(number)
+        return 0
+
+    with pytest.raises(ValueError, match="1"):
+        together([partial(fail, number) for number in range(3)])
+    assert sorted(done) == [0, 1, 2]
+    assert together([]) == []
 
 
 LOOPS = [

@@ -58,6 +58,13 @@ REFUSED = [
     ("POST", "/object/abc", 405, "Allow"),
     ("OPTIONS", "/object/abc", 405, "Allow"),
     ("POST", "/metrics", 405, "Allow"),
+    ("POST", "/objects", 405, "Allow"),
+    ("OPTIONS", "/objects", 405, "Allow"),
+    ("GET", "/objects?limit=0", 400, ""),
+    ("HEAD", "/objects?prefix=a-b", 400, ""),
+    ("GET", "/objects", 503, "Retry-After"),
+    ("HEAD", "/objects", 503, "Retry-After"),
+    ("GET", "/objects/", 404, ""),
     ("GET", "/object", 404, ""),
     ("GET", "/other", 404, ""),
     ("PUT", "/", 405, "Allow"),
@@ -85,7 +92,8 @@ def test_what_needs_no_node_is_refused_with_a_problem_document(
 
 
 @pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/object/abc"), ("PUT", "/object/abc"), ("GET", "/metrics")]
+    ("method", "path"),
+    [("GET", "/object/abc"), ("PUT", "/object/abc"), ("GET", "/metrics"), ("GET", "/objects")],
 )
 def test_where_there_are_tokens_no_other_may_be_sent(
     guarded: webtest.TestApp, method: str, path: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import pytest
 
@@ -131,6 +132,35 @@ def test_a_download_that_ends_early_is_counted_with_what_was_sent_and_not_as_com
     body.close()
     assert book.ends == [("GET", NO_NODE, "200", 5, False)]
     assert closed == [True]
+
+
+def test_a_body_without_a_length_is_counted_before_its_end_and_complete_with_it(
+    book: Book,
+) -> None:
+    for blocks, delivered in ((2, 8), (2, 5), (1, 5)):
+        book.counts.clear()
+        book.ends.clear()
+        given = Answer("200 OK", [], iter([b"12345", b"678"]))
+        body = Observation(book, "GET").end(given, partial(int, delivered)).body
+        assert isinstance(body, ObservedBody)
+        for _ in range(blocks):
+            next(body)
+        assert book.counts == []
+        if blocks == 2:
+            assert list(body) == []
+            assert book.counts == ["200"]
+        body.close()
+        assert book.counts == ["200"]
+        assert book.ends == [("GET", NO_NODE, "200", delivered, delivered == 8)]
+
+
+def test_a_part_is_told_as_the_request_and_leaves_its_own_alone(book: Book) -> None:
+    observation = Observation(book, "GET", "/objects", "id-3")
+    part = observation.part()
+    part.asks("node-1", 1, 7)
+    part.failed("node-1")
+    assert (book.retries, book.failures) == (["node-1"], ["node-1"])
+    assert (observation.node, observation.bytes, part.request_id) == (NO_NODE, 0, "id-3")
 
 
 def test_the_body_of_a_head_is_no_download(book: Book) -> None:

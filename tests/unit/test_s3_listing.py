@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.ctl.listing import Page, StoredCopy, objects_query, parse_objects, parse_uploads, query
+from gateway.ctl.listing import StoredCopy
 from gateway.nodes.layout import EXPIRING_TOMBSTONE, TOMBSTONE
+from gateway.s3.listing import Entry, Page, objects_query, parse_objects, parse_uploads, query
 
 S3 = 'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"'
 MD5 = "5d41402abc4b2a76b9719d911017c592"
@@ -28,20 +29,20 @@ PAGES = {
         MINIO,
         Page(
             [
-                StoredCopy("n", "a+b cé", 5, f'"{MD5}"', EIGHT + 0.25),
-                StoredCopy("n", "b", 0, f'"{MD5}-2"', EIGHT + 1),
+                Entry("a+b cé", 5, f'"{MD5}"', EIGHT + 0.25),
+                Entry("b", 0, f'"{MD5}-2"', EIGHT + 1),
             ],
             "b1ttaW5pb19=",
         ),
     ),
-    "keys as they are": (OTHER, Page([StoredCopy("n", "a+b%20c", 5, f'"{MD5}"', EIGHT)], "")),
+    "keys as they are": (OTHER, Page([Entry("a+b%20c", 5, f'"{MD5}"', EIGHT)], "")),
     "empty": (EMPTY, Page([], "")),
 }
 
 
 @pytest.mark.parametrize(("document", "page"), PAGES.values(), ids=PAGES)
 def test_a_page_of_a_listing_is_read_with_its_keys_decoded(document: bytes, page: Page) -> None:
-    assert parse_objects("n", document) == page
+    assert parse_objects(document) == page
 
 
 NO_LISTINGS = {
@@ -55,6 +56,11 @@ NO_LISTINGS = {
     "a size that is none": OTHER.replace(b">5<", b">five<"),
     "no time": OTHER.replace(b"LastModified", b"Modified"),
     "more to come, but no token": OTHER.replace(b">false<", b">true<"),
+    "an ETag that is none": OTHER.replace(f'"{MD5}"'.encode(), b""),
+    "a size below zero": OTHER.replace(b">5<", b">-5<"),
+    "a document type": b"<!DOCTYPE ListBucketResult [<!ENTITY a 'b'>]>" + OTHER,
+    "an entity that grows": b"<!DOCTYPE x [<!ENTITY a 'b'><!ENTITY c '&a;&a;'>]>"
+    + OTHER.replace(b"a+b%20c", b"&c;"),
     "more to come, but nothing here": EMPTY.replace(b">false<", b">true<"),
 }
 
@@ -62,7 +68,7 @@ NO_LISTINGS = {
 @pytest.mark.parametrize("document", NO_LISTINGS.values(), ids=NO_LISTINGS)
 def test_what_is_no_listing_is_a_value_error_and_never_an_empty_page(document: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
-        parse_objects("n", document)
+        parse_objects(document)
 
 
 def test_multipart_uploads_are_read_with_their_ids() -> None:
@@ -85,6 +91,10 @@ QUERIES = {
     "after a key": (
         objects_query("a+b é"),
         "?encoding-type=url&list-type=2&max-keys=1000&start-after=a%2Bb%20%C3%A9",
+    ),
+    "of a prefix, some of them": (
+        objects_query("ab", prefix="a", size=7),
+        "?encoding-type=url&list-type=2&max-keys=7&prefix=a&start-after=ab",
     ),
     "by a token, also of a listing after a key": (
         objects_query("a", "t/=~"),
