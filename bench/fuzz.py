@@ -52,6 +52,8 @@ VALID = [
     b"GET http://objgw:3000/object/fuzz%31?a=b HTTP/1.1\r\nHost: objgw\r\nConnection: "
         b"keep-alive\r\n\r\n",
     b"GET /object/fuzz1 HTTP/1.0\r\n\r\n",
+    b"GET /objects?prefix=fuzz&after=fuzz1&limit=2 HTTP/1.1\r\nHost: objgw\r\n\r\n",
+    b"GET /objects HTTP/1.1\r\nHost: objgw\r\nAccept: application/x-ndjson\r\n\r\n",
     b"DELETE /object/fuzz3 HTTP/1.1\r\nHost: objgw\r\n\r\n",
     b"PUT /object/fuzz1 HTTP/1.1\r\nHost: objgw\r\nContent-Type: "
         b"text/plain\r\nContent-Length: 5\r\n\r\nhello",
