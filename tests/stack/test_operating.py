@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.harness.gateway import Gateway
-from tests.harness.layout import names_of, rebalance
+from tests.harness.layout import names_of, rebalance, record_of
 from tests.harness.node import Node
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id
@@ -81,6 +81,7 @@ def test_what_a_backup_or_a_node_that_was_given_up_brings_back_replaces_nothing_
     restore(first, archive)
     stayed = [id for id in ids if id not in moved]
     eventually(lambda: versions(gateway, stayed) == {"old"})
+    eventually(lambda: record_of(first) == record_of(third))  # its own was an older one
     assert versions(gateway, changed) == {"new"}
     assert versions(gateway, deleted) == {"404"}
     found = gateway.ask_ctl("check").report
