@@ -59,8 +59,12 @@ SAY_NOTHING: dict[str, tuple[bytes | None, str]] = {
     "refuses": (answer(b'{"Code":"AccessDenied"}', 403), "its keys have no right to ask"),
     "another make": (answer(b"<Error><Code>NoSuchBucket</Code></Error>", 404), "404 NoSuchBucket"),
     "nonsense": (answer(b"<html>hello</html>"), "what it answers can't be read"),
-    "no length": (
+    "in chunks": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        "what it answers can't be read",
+    ),
+    "no length": (
+        b"HTTP/1.1 200 OK\r\n\r\n{}",
         "what it sends isn't HTTP/1.1 as S3 speaks it",
     ),
     "no HTTP": (b"220 hello\r\n", "what it sends isn't HTTP/1.1 as S3 speaks it"),
@@ -80,6 +84,7 @@ class Asked:
         self._answer: list[bytes | None] = script["ANSWER"]
         self.node.standing.expect(LAYOUT)
         self.node.ready = self.node.standing.keeps_conditions = True
+        self.node.standing.ignored, self.node.standing.stores_cut = frozenset(), False
         self.node.release(prove(self.node, 5))
         assert self.node.in_order
 

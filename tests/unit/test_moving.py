@@ -71,6 +71,7 @@ def moving(records: dict[str, Any], layout: Layout) -> Moving:
     with directory.changed:
         directory.arrange()
     node.ready = node.standing.keeps_conditions = True
+    node.standing.ignored, node.standing.stores_cut = frozenset(), False
     node.release(prove(node, 5))
     assert node.in_order
     found = Moving(directory)
