@@ -54,6 +54,8 @@ def space_in(reply: Reply) -> tuple[int, int]:
     """Total and free bytes, by the answer to `DISKS`. Raises NotTold."""
     if reply.status == 403:
         raise NotTold("its keys have no right to ask MinIO's admin interface")
+    if reply.status in (404, 405, 501):
+        raise NotTold("its server has no admin interface as MinIO has")
     if reply.status != 200:
         raise NotTold(f"it answers {reply.status} {reply.code}".rstrip())
     total = free = 0

@@ -21,7 +21,7 @@ def test_while_all_nodes_answer_all_of_health_says_so(shared: Stack, four: Gatew
     said = health(four)
     assert (said["status"], said["layout"]) == (
         "ok",
-        {"names": sorted(node.name for node in shared.nodes), "settled": True},
+        {"names": sorted(node.name for node in shared.nodes), "settled": True, "moving": False},
     )
     assert said["docker"]["read"]
     assert said["docker"]["answers"]

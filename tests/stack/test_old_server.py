@@ -173,15 +173,16 @@ def test_a_server_that_ignores_conditions_is_told_once_in_the_log_in_health_and_
     mixed: Mixed,
 ) -> None:
     old = str(mixed.old.name)
-    told = json.loads(mixed.gateway.request("GET", "/health").body)["nodes"]
-    assert {node["name"]: node["keeps_conditions"] for node in told} == {
-        name: name != old for name in mixed.names
-    }
+    wanted = {name: name != old for name in mixed.names}
+
+    def told() -> bool:
+        nodes = json.loads(mixed.gateway.request("GET", "/health").body)["nodes"]
+        return {node["name"]: node["keeps_conditions"] for node in nodes} == wanted
+
+    eventually(told)
     assert len(mixed.gateway.lines(f"node {old}: its server ignores conditions on PUT")) == 1
     rows = mixed.gateway.layout()["nodes"]
-    assert {row["name"]: row["keeps_conditions"] for row in rows} == {
-        name: name != old for name in mixed.names
-    }
+    assert {row["name"]: row["keeps_conditions"] for row in rows} == wanted
     assert f"{old} has a server that ignores conditions on PUT" in mixed.gateway.ctl("nodes").output
 
 

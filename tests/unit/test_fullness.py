@@ -57,7 +57,10 @@ TELLS = answer(
 # Answers that say nothing, and how the log says it; None is silence.
 SAY_NOTHING: dict[str, tuple[bytes | None, str]] = {
     "refuses": (answer(b'{"Code":"AccessDenied"}', 403), "its keys have no right to ask"),
-    "another make": (answer(b"<Error><Code>NoSuchBucket</Code></Error>", 404), "404 NoSuchBucket"),
+    "another make": (
+        answer(b"<Error><Code>NoSuchBucket</Code></Error>", 404),
+        "no admin interface",
+    ),
     "nonsense": (answer(b"<html>hello</html>"), "what it answers can't be read"),
     "in chunks": (
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",

@@ -54,9 +54,9 @@ def test_the_disks_that_hold_data_are_added_up(row: str) -> None:
 
 
 NOT_SPACES: dict[str, tuple[int, bytes, str]] = {
-    "another make": (404, b"<Error><Code>NoSuchBucket</Code></Error>", "404 NoSuchBucket"),
+    "another make": (404, b"<Error><Code>NoSuchBucket</Code></Error>", "no admin interface"),
     "no right": (403, b'{"Code":"AccessDenied"}', "its keys have no right"),
-    "starting": (503, b"", "503"),
+    "starting": (503, b"", "it answers 503"),
     "nothing": (200, b"", "can't be read"),
     "a page": (200, b"<html>", "can't be read"),
     "not UTF-8": (200, b"\xff\xfe{", "can't be read"),
