@@ -16,7 +16,7 @@ stands on is in the package `gateway`, a folder for each subject:
 What it promises:
 
 - One request upstream for each request. Only while objects are moved there are several, and only
-  for an id that may be elsewhere than with its owner.
+  for an id that may be elsewhere than with its owner. The list (`/objects`) asks each node.
 - Bodies stream in constant memory.
 - A connection to a node is used only after the node's own record was read over it. So a container
   that took over another's address is never mistaken for it.

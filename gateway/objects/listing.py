@@ -37,7 +37,7 @@ from gateway.status.observation import ALL_NODES, Observation, current
 
 log = logging.getLogger("objgw")
 
-LISTINGS = 32  # at once in one worker, for the memory
+LISTINGS = 32  # pages, and as many streams, at once in one worker, for the memory
 STREAM_STEP = 3000  # objects that a stream asks for at once
 LIMIT = re.compile(r"[1-9][0-9]{0,3}")
 OF_THIS_ID = re.compile("the node of this id", re.IGNORECASE)  # in what `Upstream` says
@@ -59,7 +59,8 @@ class Listing:
 
     def __init__(self, moving: Moving) -> None:
         self._moving, self._upstream = moving, moving.upstream
-        self._free = threading.BoundedSemaphore(LISTINGS)
+        # Clients that are slow to take their streams leave the pages alone.
+        self._pages, self._streams = (threading.BoundedSemaphore(LISTINGS) for _ in range(2))
 
     def answer(self, environ: Environ) -> Answer:
         """GET and HEAD. Raises Refusal."""
@@ -69,10 +70,11 @@ class Listing:
         observation = current.get()
         observation.node = ALL_NODES
         nodes = AllNodes(self._moving, observation)
-        if not self._free.acquire(blocking=False):
-            raise unavailable("Too many listings at once.")
+        free = self._streams if asked.stream else self._pages
+        if not free.acquire(blocking=False):
+            raise unavailable("Too many lists at once.")
         with contextlib.ExitStack() as stack:
-            stack.callback(self._free.release)
+            stack.callback(free.release)
             if not asked.stream:
                 return page(nodes, asked)
             walk = Walk(nodes, asked.prefix, asked.after, STREAM_STEP)

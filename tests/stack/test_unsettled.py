@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ from tests.harness.http import MIB, code
 from tests.harness.layout import (
     ABSENT,
     JOIN,
+    Clients,
     Model,
     assert_at_home,
     etag,
@@ -108,15 +109,17 @@ class Unsettled:
 
 
 @contextmanager
-def unsettled_stack(lab: Lab) -> Iterator[Unsettled]:
+def unsettled_stack(
+    lab: Lab, objects: int = 400, bodies: Sequence[bytes] = BODIES
+) -> Iterator[Unsettled]:
     stack = Stack(lab)
     try:
         stack.add_nodes("123")
         gateway = stack.add_gateway()
         gateway.wait_ready()
         layout = Unsettled(stack, gateway, list(stack.nodes))
-        for number in range(400):
-            layout.there[random_id()] = BODIES[number % len(BODIES)]
+        for number in range(objects):
+            layout.there[random_id()] = bodies[number % len(bodies)]
         stored = together(
             partial(gateway.put, id, body or b"", headers=HEADERS)
             for id, body in layout.there.items()
@@ -415,3 +418,21 @@ def test_once_rebalanced_all_of_it_is_at_its_owner_with_its_headers_and_deleted_
         unsettled.delete(id)
         unsettled.assert_read(id)
     assert_at_home(gateway, [Model(fresh), Model(gone)], stack.nodes)
+
+
+@pytest.mark.large
+def test_10_000_objects_are_listed_each_once_while_clients_write_and_objects_move(
+    lab: Lab,
+) -> None:
+    with unsettled_stack(lab, 10_000, [b"", b"ten bytes!", b"x" * len(TOMBSTONE)]) as unsettled:
+        gateway, there = unsettled.gateway, unsettled.there
+        for _ in range(500):
+            unsettled.delete(unsettled.take())
+        clients = Clients([gateway], [Model() for _ in range(100)])
+        with clients.at_work(3):
+            with listed_meanwhile(gateway, there):
+                clients.go_on()
+            with listed_meanwhile(gateway, there):
+                rebalance(gateway)
+        with listed_meanwhile(gateway, there):
+            clients.read_all()

@@ -12,6 +12,7 @@ import pytest
 import webtest  # type: ignore[import-untyped]
 
 from gateway.links import make_link
+from gateway.objects.listing import LISTINGS
 from gateway.settings import Settings
 from objgw import Gateway
 from tests.harness.engine import CHECKOUT, DockerRelay
@@ -109,6 +110,24 @@ def test_where_there_are_tokens_no_other_may_be_sent(
             assert answer.headers["WWW-Authenticate"].startswith("Bearer ")
         else:
             assert answer.status_int not in (401, 403)
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_lists_that_are_refused_leave_room_for_others_and_too_many_at_once_are_503(
+    accept: str,
+) -> None:
+    gateway = Idle(Settings())
+    app = webtest.TestApp(gateway, {"SERVER_PROTOCOL": "HTTP/1.1"})
+    headers = {"Accept": accept}
+    for _ in range(2 * LISTINGS):
+        answer = app.get("/objects", headers=headers, status=503)
+        assert "No node has answered" in answer.json["detail"]
+    held = gateway.listing._streams if "nd" in accept else gateway.listing._pages
+    for _ in range(LISTINGS):
+        assert held.acquire(blocking=False)
+    assert "Too many" in app.get("/objects", headers=headers, status=503).json["detail"]
+    other = {"Accept": "application/json" if "nd" in accept else "application/x-ndjson"}
+    assert "No node" in app.get("/objects", headers=other, status=503).json["detail"]
 
 
 def test_what_a_load_balancer_asks_needs_no_token(guarded: webtest.TestApp) -> None:
