@@ -173,9 +173,12 @@ class Poller:
     def _find_out(self, node: Member) -> None:
         """Makes the buckets, and finds out what the node's server does with what a PUT asks for.
 
-        Each where that isn't known yet. Raises OSError or UpstreamError.
+        Each where that isn't known yet. What more than conditions there is to find out waits for
+        the second look, so that a gateway that begins is ready sooner. Raises OSError or
+        UpstreamError.
         """
         standing, bucket = node.standing, self._records_bucket
+        first = standing.keeps_conditions is None
 
         def ask(request: Request) -> Reply:
             return self.ask(node, request)
@@ -191,8 +194,8 @@ class Poller:
                 )
         if not node.ready:
             self.ask(node)
-        with self.directory.changed:
-            self.directory.changed.notify_all()
+        if first:
+            return
         if standing.ignored is None:
             standing.ignored = ignored_headers(ask, bucket)
             if standing.ignored:

@@ -39,7 +39,7 @@ from tests.harness.http import MIB, code
 from tests.harness.layout import ABSENT, Model, assert_at_home, rebalance, wait_in_force
 from tests.harness.servers import Make, OtherStack
 from tests.harness.stack import Stack
-from tests.harness.waiting import eventually, random_id, together
+from tests.harness.waiting import random_id, together
 from tests.stack.test_cut_transfers import (  # noqa: F401 - the same
     test_an_upload_that_is_cut_short_leaves_the_old_object_whole,
 )
@@ -58,7 +58,7 @@ def shared(lab: Lab, request: pytest.FixtureRequest) -> Iterator[Stack]:
         stack.add_others("123")
         gateway = stack.add_gateway({"WEB_CONCURRENCY": "2"})
         gateway.wait_ready()
-        eventually(lambda: all(node["stores_cut"] is not None for node in health(gateway)))
+        gateway.wait_workers(["/health"], lambda answer: b'"stores_cut": null' not in answer.body)
         yield stack
     finally:
         SHARED.remove(stack)
@@ -100,7 +100,10 @@ def test_what_the_server_ignores_is_shown_and_refused_and_all_else_is_decided(
         ("If-Unmodified-Since", "Sun, 06 Nov 1994 08:49:37 GMT"): 412,
     }.items():
         assert code(gateway.get(id, headers=dict([conditions]))) == status, conditions
+    described = {"Content-Type": "text/x-a", "x-amz-meta-note": "kept"}
+    assert gateway.put(id, body, headers=described).status == 200
     part = gateway.get(id, headers={"Range": "bytes=2-3"})
+    assert described.items() <= dict(part.headers).items()
     assert (part.status, part.body, part.headers["Content-Range"]) == (206, b"bo", "bytes 2-3/6")
     assert code(gateway.get(id, headers={"Range": "bytes=6-"})) == 416
 
