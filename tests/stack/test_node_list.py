@@ -253,5 +253,5 @@ def test_tls_to_nodes_is_used_where_the_certificate_is_good_and_else_refused_wit
         assert gateway.get(id, headers={"Range": "bytes=5-9"}).body == body[5:10]
         (row,) = gateway.ctl("nodes", "--json").report["nodes"]
         assert row["objects"] == 1
-        (told,) = eventually(lambda gateway=gateway: health(gateway)["nodes"])
-        assert told["usage"]["total_bytes"] == row["total_bytes"] > row["free_bytes"]
+        usage = eventually(lambda gateway=gateway: health(gateway)["nodes"][0]["usage"])
+        assert usage["total_bytes"] == row["total_bytes"] > row["free_bytes"]

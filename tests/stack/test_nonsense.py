@@ -35,7 +35,7 @@ REASONS = {
     "closes": "it breaks off",
     "silent": SILENT,
     "web": "it isn't a server of S3",
-    "chunked": NOT_HTTP,  # a web server that gives no length
+    "chunked": "its record has no ETag",  # a web server that gives no length
     "endless": NOT_HTTP,
     "drips": SILENT,
     "dripping-error": SILENT,
