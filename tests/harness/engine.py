@@ -285,8 +285,19 @@ class Lab:
             self.untag(tag)
 
     def clear(self) -> None:
-        """Remove all that this run has made, in whichever process."""
-        self.sweep(f"{OWNER}={self.container}")
+        """Remove all that this run has made, in whichever process.
+
+        A network goes only once its last container has gone. One that is left all the same is
+        removed by the next run.
+        """
+        mine = f"{OWNER}={self.container}"
+
+        def gone() -> bool:
+            self.sweep(mine)
+            return not self.docker.networks.list(filters={"label": mine})
+
+        with suppress(AssertionError):
+            eventually(gone, within=30)
         self.untag(self.image)
 
     def untag(self, image: str) -> None:
