@@ -151,6 +151,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     showing = commands.add_parser(
         "demo", help="a first look without Docker: objects are held in memory", **shown
     )
+    add_link(commands, shown)
+    port = "of 127.0.0.1 (default 3000)"
+    showing.add_argument("--port", type=int, default=3000, help=port)
+    return parser.parse_args(argv)
+
+
+def add_link(commands: Any, shown: dict[str, Any]) -> None:
+    """The command `link`, which prints no report."""
     linking = commands.add_parser(
         "link",
         help="a link with which an object can be read, or stored, without a token",
@@ -162,14 +170,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     linking.add_argument(
         "--for", dest="lifetime", type=lifetime, required=True, metavar="TIME", help=valid
     )
-    flag(linking, "--put", "the link is for a PUT, and not for GET and HEAD")
+    put = "the link is for a PUT, and not for GET and HEAD"
+    linking.add_argument("--put", action="store_true", help=put)
     most = "with --put: the most bytes that may be stored, as 10M"
     linking.add_argument("--max", type=size, metavar="SIZE", help=most)
     whole = "the gateway's URL, for a whole link"
     linking.add_argument("--base", type=base, metavar="URL", help=whole)
-    port = "of 127.0.0.1 (default 3000)"
-    showing.add_argument("--port", type=int, default=3000, help=port)
-    return parser.parse_args(argv)
 
 
 def interrupt(_: int, __: FrameType | None) -> NoReturn:
