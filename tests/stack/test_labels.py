@@ -72,7 +72,7 @@ class Labelled:
         try:
             yield container
         finally:
-            container.remove(force=True)
+            container.remove(v=True, force=True)
 
     def put_each(self) -> dict[Node, str]:
         """Stores an object, whose bytes are its id, on each node."""
