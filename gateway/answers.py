@@ -51,6 +51,12 @@ class Refusal(Exception):
         return Answer(status, headers, [body], self.detail)
 
 
+def require_reading(environ: Environ) -> None:
+    """Raises Refusal (405) unless the request is a GET or HEAD, for a path that takes no other."""
+    if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
+        raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET or HEAD.", ("Allow", "GET, HEAD"))
+
+
 def unavailable(detail: str) -> Refusal:
     """503: it may work later, and nothing was decided about the object."""
     return Refusal(HTTPStatus.SERVICE_UNAVAILABLE, detail, ("Retry-After", RETRY_AFTER))

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 
 from gateway.ctl.errors import ClosesConnections, CommandError, NodeError
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, read_record
-from gateway.s3.connection import Connection, Reply, Request, UpstreamError
+from gateway.s3.connection import Connection, Request, UpstreamError
 from gateway.s3.endpoint import Endpoint
 from gateway.s3.node import KEPT_SECONDS, Node
+from gateway.s3.reply import Reply
 from gateway.settings import Settings
 
 

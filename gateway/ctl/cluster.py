@@ -23,15 +23,15 @@ import docker.errors
 import requests
 
 from gateway.ctl.client import NodeClient, unexpected
+from gateway.ctl.copies import StoredCopy
 from gateway.ctl.errors import NodeError
-from gateway.ctl.listing import StoredCopy
 from gateway.nodes.abilities import ignored_headers, keeps_conditions
 from gateway.nodes.layout import DELETED, epoch_of
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.sources import source_of
 from gateway.nodes.usage import ANSWER_MAX, NotTold, Usage, usage_of
 from gateway.s3.body import upload_of
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
 from gateway.s3.endpoint import Endpoint
 from gateway.s3.headers import IF_MATCH
 from gateway.s3.listing import (
@@ -42,6 +42,7 @@ from gateway.s3.listing import (
     parse_uploads,
     query,
 )
+from gateway.s3.reply import Reply
 from gateway.settings import Settings
 
 # Attempts at an object that changes, or whose node breaks off. Between them are pauses of 0.5, 1, 2

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from gateway.answers import Refusal
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import amount
+from gateway.ctl.copies import StoredCopy
 from gateway.ctl.errors import FINE, CommandError, NodeError
 from gateway.ctl.layout_store import LayoutStore
-from gateway.ctl.listing import StoredCopy
 from gateway.ctl.rebalance import is_tombstone
 from gateway.nodes.layout import POLL_SECONDS
 from gateway.nodes.member import Member
@@ -41,7 +41,7 @@ def held_by(cluster: Cluster, name: str, prefix: str) -> Iterator[Entry]:
     settled = LayoutStore(cluster).survey().layout.settled
     for copy in cluster.listing(name, prefix):
         # A settled layout has no tombstones.
-        deleted = not settled and copy.like_tombstone and is_tombstone(cluster, copy)
+        deleted = not settled and is_tombstone(cluster, copy)
         if OBJECT_ID.fullmatch(copy.key) and not deleted:
             yield Entry(copy.key, copy.size, copy.etag, copy.modified)
 

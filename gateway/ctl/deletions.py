@@ -24,6 +24,7 @@ from gateway.ctl.errors import NodeError, Stopped
 from gateway.ctl.lock import WorkLock
 from gateway.s3.body import content_md5, upload_of
 from gateway.s3.connection import Request
+from gateway.s3.headers import NOTHING_LEFT
 from gateway.s3.listing import parse_document, query
 
 KEYS = 250  # that are deleted with one request, at most; S3 takes 1,000
@@ -103,5 +104,5 @@ class Deletions:
         for key in keys:
             self._lock.check(name)
             reply = self._cluster.client(name).ask(Request("DELETE", self._cluster.path(key)))
-            if reply.status not in (200, 204, 404):
+            if reply.status not in NOTHING_LEFT:
                 raise unexpected(name, reply)

@@ -265,7 +265,7 @@ def announce(cluster: Cluster, survey: Survey, name: str) -> int:
         return 0
     held = Work()
     for copy in cluster.listing(name, anyone=True):
-        if copy.like_tombstone and is_tombstone(cluster, copy, anyone=True):
+        if is_tombstone(cluster, copy, anyone=True):
             remedy = "objgwctl.py rebalance in its own installation removes them"
             raise CommandError(f"{name} holds markers of deleted objects; {remedy}")
         held.objects += 1

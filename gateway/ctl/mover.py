@@ -23,9 +23,9 @@ from contextlib import nullcontext
 
 from gateway.ctl.client import unexpected
 from gateway.ctl.cluster import MOVE_ATTEMPTS
+from gateway.ctl.copies import StoredCopy
 from gateway.ctl.deletions import Deletions
 from gateway.ctl.errors import NodeError, Stopped
-from gateway.ctl.listing import StoredCopy
 from gateway.ctl.lock import WorkLock
 from gateway.ctl.source import Source, get_request, stored_headers
 from gateway.ctl.transfer import Transfer
@@ -33,6 +33,7 @@ from gateway.nodes.layout import DELETED, EXPIRING_TOMBSTONE, is_expiring
 from gateway.nodes.store import is_other_than_seen
 from gateway.s3.body import BLOCK, content_md5, upload_of
 from gateway.s3.connection import Request
+from gateway.s3.headers import NOTHING_LEFT
 
 LARGE = 256 * 1024  # bytes of an object from which on few are moved at a time, for the memory
 LARGE_JOBS = 8
@@ -179,7 +180,7 @@ class Mover:
                 raise unexpected(copy.node, reply)
             self.lock.check(copy.node)
         reply = client.ask(Request("DELETE", path))
-        if reply.status not in (200, 204, 404):
+        if reply.status not in NOTHING_LEFT:
             raise unexpected(copy.node, reply)
         return True
 

@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Listed, Progress, Work, duration, say
+from gateway.ctl.copies import StoredCopy
 from gateway.ctl.crew import Crew
 from gateway.ctl.deletions import Deletions
 from gateway.ctl.errors import CommandError
-from gateway.ctl.listing import StoredCopy
 from gateway.ctl.lock import WorkLock
 from gateway.ctl.mover import Mover, Throttle
 from gateway.ctl.pace import MOST, Pace
@@ -49,11 +49,7 @@ def count_objects(cluster: Cluster, layout: Layout) -> Counts:
             counts.other_keys += 1
             continue
         owner = layout.owner(key)
-        if (
-            owner in copies
-            and copies[owner].like_tombstone
-            and is_tombstone(cluster, copies[owner])
-        ):
+        if owner in copies and is_tombstone(cluster, copies[owner]):
             counts.tombstones += 1
         else:
             counts.objects += 1
@@ -68,10 +64,12 @@ def count_objects(cluster: Cluster, layout: Layout) -> Counts:
 
 
 def is_tombstone(cluster: Cluster, copy: StoredCopy, *, anyone: bool = False) -> bool:
-    """Whether what looks like a tombstone in a listing is one.
+    """Whether a copy is a tombstone. What doesn't look like one in a listing costs no request.
 
     `anyone` says that the node needn't be of the layout.
     """
+    if not copy.like_tombstone:
+        return False
     head = cluster.head(copy.node, copy.key, anyone=anyone)
     return head is not None and head.deleted
 

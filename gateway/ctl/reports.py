@@ -12,9 +12,9 @@ from typing import Any
 
 from gateway.ctl.cluster import Cluster
 from gateway.ctl.console import Listed, Work, amount, table
+from gateway.ctl.copies import StoredCopy
 from gateway.ctl.errors import FINE, FOUND, ClosesConnections, CommandError, NodeError, ignoring
 from gateway.ctl.layout_store import LayoutStore, Survey
-from gateway.ctl.listing import StoredCopy
 from gateway.ctl.rebalance import Counts, count_objects, is_tombstone
 from gateway.nodes.abilities import TO_GROW
 from gateway.nodes.layout import Layout
@@ -164,8 +164,7 @@ def node_row(cluster: Cluster, survey: Survey, listed: Listed, name: str) -> Row
             held = Work()
             for copy in listed.each(cluster.listing(name)):
                 # A settled layout has no tombstones.
-                like_tombstone = copy.like_tombstone and not layout.settled
-                if not (like_tombstone and is_tombstone(cluster, copy)):
+                if layout.settled or not is_tombstone(cluster, copy):
                     held.objects += 1
                     held.bytes += copy.size
             row |= {"objects": held.objects, "bytes": held.bytes}

@@ -16,8 +16,9 @@ from typing import Protocol
 
 from gateway.ctl.client import NodeClient
 from gateway.ctl.errors import CommandError
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
 from gateway.s3.headers import STORED
+from gateway.s3.reply import Reply
 
 CHECKSUM_MODE = {"x-amz-checksum-mode": "ENABLED"}  # asks for the checksums of an object
 

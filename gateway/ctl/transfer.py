@@ -29,14 +29,15 @@ from minio.error import MinioException, S3Error
 
 from gateway.ctl.client import unexpected
 from gateway.ctl.cluster import PROBE, Cluster
+from gateway.ctl.copies import StoredCopy
 from gateway.ctl.errors import CommandError, NodeError
-from gateway.ctl.listing import StoredCopy
 from gateway.ctl.source import Source
 from gateway.nodes.store import is_other_than_seen
 from gateway.s3.body import REPLAY_BYTES, content_md5, upload_of
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
 from gateway.s3.listing import iso_time, parse_document, query, text
 from gateway.s3.node import tls_context
+from gateway.s3.reply import Reply
 
 SINGLE = 5 * 1024 * 1024  # bytes of an object that is moved with one PUT, at most; also of a part
 PARTS = 10_000  # of a multipart upload, at most

@@ -23,9 +23,10 @@ import socket
 from collections.abc import Callable, Iterator
 
 from gateway.s3.body import BodyError, Upload, upload_of
-from gateway.s3.connection import Connection, Reply, Request, UpstreamError
+from gateway.s3.connection import Connection, Request, UpstreamError
 from gateway.s3.headers import IF_MATCH, PAYLOAD_DIGEST, STORED
 from gateway.s3.node import Node
+from gateway.s3.reply import Reply
 
 Ask = Callable[[Request], Reply]
 

@@ -30,6 +30,8 @@ that left the gateway's own last look without an answer, or gave no record, it w
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from gateway.nodes.member import Member
 from gateway.nodes.store import record_request
@@ -106,6 +108,23 @@ def prove(node: Member, seconds: float) -> Connection:
             continue
         connection.reused, connection.answered = True, False
         return connection
+
+
+@contextmanager
+def proved(node: Member, seconds: float) -> Iterator[Connection]:
+    """The same for the time of the block, in which the node may be silent for so many seconds.
+
+    It is given back then, and closed where the block fails.
+    """
+    connection = prove(node, seconds)
+    try:
+        connection.sock.settimeout(seconds)
+        yield connection
+        connection.sock.settimeout(node.node_timeout)
+    except BaseException:
+        connection.close()
+        raise
+    node.release(connection)
 
 
 def look(node: Member, connection: Connection, seconds: float) -> None:

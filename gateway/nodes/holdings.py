@@ -27,8 +27,9 @@ from gateway.nodes.layout import TOMBSTONE_SIZES, Layout
 from gateway.nodes.merging import DECIDING, Conflict
 from gateway.nodes.placement import OBJECT_ID, Placement, slots_of
 from gateway.nodes.store import Record, may_take
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
 from gateway.s3.headers import LISTING_PAGE
+from gateway.s3.reply import Reply
 
 KEY = re.compile(rb"<Key>([^<]*)</Key>")
 ENTRY = re.compile(rb"<Contents>(.*?)</Contents>", re.DOTALL)  # its elements come in any order

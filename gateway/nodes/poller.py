@@ -32,7 +32,7 @@ from gateway.nodes.abilities import (
     new_key,
     stores_cut,
 )
-from gateway.nodes.acquire import prove
+from gateway.nodes.acquire import prove, proved
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.holdings import Holdings, holdings_of, holdings_request
 from gateway.nodes.layout import HOLD_SECONDS, POLL_SECONDS
@@ -40,8 +40,9 @@ from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
 from gateway.nodes.view import Directory
 from gateway.s3.body import upload_of
-from gateway.s3.connection import Connection, Reply, Request, UpstreamError
+from gateway.s3.connection import Connection, Request, UpstreamError
 from gateway.s3.node import KEPT_SECONDS
+from gateway.s3.reply import Reply
 
 log = logging.getLogger("objgw")
 
@@ -244,16 +245,9 @@ class Poller:
 
         Raises OSError or UpstreamError.
         """
-        connection = prove(node, seconds)
-        connection.sock.settimeout(seconds)
-        try:
+        with proved(node, seconds) as connection:
             reply = node.ask(connection, request) if request else node.make_bucket(connection)
             connection.finish(reply)
-        except UpstreamError:
-            connection.close()
-            raise
-        connection.sock.settimeout(node.node_timeout)
-        node.release(connection)
         return reply
 
 

@@ -17,8 +17,9 @@ from gateway.nodes.abilities import TO_GROW
 from gateway.nodes.holdings import Holdings, is_unknown, may_be_given
 from gateway.nodes.layout import LEASE_SECONDS, Layout
 from gateway.nodes.store import NO_RECORD, Record, UnexpectedAnswer, record_of
-from gateway.s3.connection import SPEAKS_TLS, BadAnswer, Reply, UpstreamError, wants_tls
+from gateway.s3.connection import SPEAKS_TLS, BadAnswer, UpstreamError, wants_tls
 from gateway.s3.headers import IF_MATCH
+from gateway.s3.reply import Reply
 
 log = logging.getLogger("objgw")
 
@@ -27,13 +28,18 @@ HOLDINGS_SECONDS = 10.0  # between two looks at what a node without a record hol
 OTHER_NAME = (62, 64)
 CLOSES = "it closes each connection after one answer, so that nobody can prove who it is"
 REFUSES = "it refuses the gateway's requests"
-# Why a server of S3 refuses a signed request, by its error code.
+# Why a server of S3 refuses a signed request, by its error code: first where it isn't what its
+# container was given, which another container of its name may have been.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-REFUSALS = {
+KEY_REFUSALS = {
     "InvalidAccessKeyId": "it doesn't know the access key that its container was given",
+    # versitygw's
     "XAdminUserNotFound": "it doesn't know the access key that its container was given",
     "SignatureDoesNotMatch": "its secret key isn't the one that its container was given",
     "AuthorizationHeaderMalformed": "its region isn't the one that its container was given",
+}
+REFUSALS = {
+    **KEY_REFUSALS,
     "RequestTimeTooSkewed": "its clock and the gateway's differ by more than 15 minutes",
     "AccessDenied": "the key that its container was given has no right to read",
 }

@@ -23,7 +23,8 @@ from gateway.nodes.layout import RECORD, Layout
 from gateway.nodes.merging import one_installation, precedes
 from gateway.nodes.record_json import dump, load
 from gateway.s3.body import content_md5, upload_of
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
+from gateway.s3.reply import Reply
 
 Ask = Callable[[Request], Reply]
 

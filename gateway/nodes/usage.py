@@ -19,7 +19,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
+from gateway.s3.reply import Reply
 
 DISKS = Request("GET", "/minio/admin/v3/storageinfo")
 COUNT = Request("GET", "/minio/admin/v3/datausageinfo")

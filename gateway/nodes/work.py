@@ -10,7 +10,7 @@ import json
 import math
 from typing import NamedTuple
 
-from gateway.s3.connection import Reply
+from gateway.s3.reply import Reply
 
 LOCK = "lock"  # the lock's key, beside the record
 

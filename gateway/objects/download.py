@@ -15,8 +15,9 @@ import os
 import time
 from collections.abc import Callable, Iterator
 
-from gateway.s3.connection import Connection, Reply, UpstreamError
+from gateway.s3.connection import Connection, UpstreamError
 from gateway.s3.node import Node
+from gateway.s3.reply import Reply
 from gateway.status.observation import current
 
 log = logging.getLogger("objgw")

@@ -24,15 +24,15 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
-from gateway.answers import Answer, Environ, Headers, Refusal, unavailable
+from gateway.answers import Answer, Environ, Headers, Refusal, require_reading, unavailable
 from gateway.nodes.member import Member
 from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.view import Candidates, View
 from gateway.nodes.walk import Walk, shown
 from gateway.objects.moving import Moving
 from gateway.s3.connection import Request, UpstreamError
-from gateway.s3.headers import LISTING_PAGE
-from gateway.s3.listing import DOCUMENT_MAX, Entry, Page, parse_objects
+from gateway.s3.headers import DOCUMENT_MAX, LISTING_PAGE
+from gateway.s3.listing import Entry, Page, parse_objects
 from gateway.status.observation import ALL_NODES, Observation, current
 
 log = logging.getLogger("objgw")
@@ -41,7 +41,6 @@ LISTINGS = 32  # pages, and as many streams, at once in one worker, for the memo
 STREAM_STEP = 3000  # objects that a stream asks for at once
 LIMIT = re.compile(r"[1-9][0-9]{0,3}")
 OF_THIS_ID = re.compile("the node of this id", re.IGNORECASE)  # in what `Upstream` says
-ALLOW = ("Allow", "GET, HEAD")
 NDJSON = "application/x-ndjson"
 
 
@@ -64,8 +63,7 @@ class Listing:
 
     def answer(self, environ: Environ) -> Answer:
         """GET and HEAD. Raises Refusal."""
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET or HEAD.", ALLOW)
+        require_reading(environ)
         asked = asked_for(environ)
         observation = current.get()
         observation.node = ALL_NODES

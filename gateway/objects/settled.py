@@ -29,7 +29,8 @@ from gateway.objects.semantics import (
 )
 from gateway.objects.upstream import Upstream
 from gateway.s3.body import Upload, spool, spool_whole
-from gateway.s3.connection import Reply
+from gateway.s3.headers import NOTHING_LEFT
+from gateway.s3.reply import Reply
 
 log = logging.getLogger("objgw")
 
@@ -165,7 +166,7 @@ class Settled:
         """
         node, connection, reply = self.upstream.exchange(node, "DELETE", object_id)
         node.release(connection)
-        if reply.status not in (200, 204, 404):
+        if reply.status not in NOTHING_LEFT:
             raise refusal_of(node, reply)
         if view:
             self.upstream.acknowledge(object_id, node, view)

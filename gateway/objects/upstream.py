@@ -20,11 +20,12 @@ from gateway.nodes.abilities import FOUND_OUT, IF_MATCH_ANY, METADATA
 from gateway.nodes.acquire import Unusable, acquire
 from gateway.nodes.member import Member
 from gateway.nodes.poller import Poller
-from gateway.nodes.standing import is_silence, reason
+from gateway.nodes.standing import KEY_REFUSALS, is_silence, reason
 from gateway.nodes.view import Directory, View
 from gateway.s3.body import Upload
-from gateway.s3.connection import Connection, Reply, Request, UpstreamError
+from gateway.s3.connection import Connection, Request, UpstreamError
 from gateway.s3.headers import IF_MATCH
+from gateway.s3.reply import Reply
 from gateway.status.observation import current
 
 log = logging.getLogger("objgw")
@@ -34,16 +35,6 @@ log = logging.getLogger("objgw")
 EXCHANGE_ATTEMPTS = 3
 REQUEST_ATTEMPTS = 8  # of a request for an object that moves, or that others write meanwhile
 NONE: Mapping[str, str] = {}
-
-# S3's error codes for a key that the node doesn't know (any more).
-KEY_REFUSED = frozenset(
-    {
-        "InvalidAccessKeyId",
-        "SignatureDoesNotMatch",
-        "AuthorizationHeaderMalformed",
-        "XAdminUserNotFound",  # versitygw
-    }
-)
 
 
 class OwnerChanged(Refusal):
@@ -225,7 +216,7 @@ class Upstream:
         if reply.status not in (400, 403, 404) or (upload is not None and upload.spent):
             return False
         # An answer to HEAD has no body that would say why, but MinIO's headers do.
-        refused = reply.code in KEY_REFUSED or (reply.status == 403 and not reply.code)
+        refused = reply.code in KEY_REFUSALS or (reply.status == 403 and not reply.code)
         if refused and self.discovery.replaced(node):
             connection.close()
             return True

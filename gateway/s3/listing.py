@@ -18,10 +18,6 @@ from xml.etree import ElementTree
 
 from gateway.s3.headers import LISTING_PAGE
 
-# Bytes of one page: its 1,000 keys may have 1,024 bytes each, of which each may be written as
-# three, and an entry has some hundred more.
-DOCUMENT_MAX = 4 << 20
-
 
 class Entry(NamedTuple):
     """An object, as a listing has it."""

@@ -19,8 +19,9 @@ import time
 from gateway.answers import unavailable
 from gateway.s3.body import upload_of
 from gateway.s3.breaker import Breaker
-from gateway.s3.connection import Connection, Reply, Request, UpstreamError
+from gateway.s3.connection import Connection, Request, UpstreamError
 from gateway.s3.endpoint import Endpoint
+from gateway.s3.reply import Reply
 from gateway.s3.signing import Signer
 from gateway.settings import Settings
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from gateway.nodes.acquire import prove
+from gateway.nodes.acquire import proved
 from gateway.nodes.member import Member
 from gateway.nodes.usage import ANSWER_MAX, NotTold
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
+from gateway.s3.reply import Reply
 
 ANSWER_SECONDS = 5.0  # that a node may be silent
 
@@ -24,22 +25,15 @@ def asking(node: Member) -> Iterator[Callable[[Request], Reply]]:
     Raises NotTold where the node isn't who it was, or answers with too much, and OSError and
     UpstreamError where it gives no answer; so does what it gives.
     """
-    connection = prove(node, ANSWER_SECONDS)
-
-    def ask(request: Request) -> Reply:
-        reply = node.ask(connection, request)
-        if reply.left > ANSWER_MAX:
-            raise NotTold("its answer is too long")
-        connection.finish(reply)
-        return reply
-
-    try:
+    with proved(node, ANSWER_SECONDS) as connection:
         if not (node.standing.leased and connection.usable):
             raise NotTold("it closes each connection, or isn't who it was")
-        connection.sock.settimeout(ANSWER_SECONDS)
+
+        def ask(request: Request) -> Reply:
+            reply = node.ask(connection, request)
+            if reply.left > ANSWER_MAX:
+                raise NotTold("its answer is too long")
+            connection.finish(reply)
+            return reply
+
         yield ask
-        connection.sock.settimeout(node.node_timeout)
-    except BaseException:
-        connection.close()
-        raise
-    node.release(connection)

@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import re
 import threading
 import time
 from typing import Any
@@ -24,13 +23,14 @@ from typing import Any
 from gateway.nodes.acquire import prove
 from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
+from gateway.nodes.placement import OBJECT_ID
 from gateway.nodes.view import Directory
 from gateway.s3.connection import Request, UpstreamError
-from gateway.s3.headers import LISTING_PAGE
+from gateway.s3.listing import objects_query, parse_objects
 from gateway.settings import Settings
 from gateway.status.fullness import Fullness
 from gateway.status.metrics import Metrics
-from gateway.status.moving import Moving
+from gateway.status.rebalancing import Rebalancing
 
 log = logging.getLogger("objgw.status")
 
@@ -40,7 +40,7 @@ SAMPLE_SECONDS = 5.0  # between two points of the plot
 SAMPLES = 60  # points of the plot
 CENSUS_SECONDS = 60.0  # between two counts of objects
 VIEWED_SECONDS = 30.0  # after a look at the page, for which objects are counted
-CENSUS_PAGES = 10  # of `LISTING_PAGE` objects, that are read of one node
+CENSUS_PAGES = 10  # of 1,000 objects, that are read of one node
 
 
 class Watch:
@@ -64,7 +64,7 @@ class Watch:
             "usage": {},
             "moving": None,
         }
-        self._moving = Moving(directory)
+        self._rebalancing = Rebalancing(directory)
         self._fullness = Fullness(directory.settings.bucket)
         self._read = 0.0  # monotonic time of the last reading of the leader's file
         self._totals: list[int] | None = None
@@ -98,8 +98,8 @@ class Watch:
         for node in watched:
             self._judge(node)
         self._fullness.start(watched)
-        self._moving.start()
-        known["usage"], known["moving"] = self._fullness.known, self._moving.known
+        self._rebalancing.start()
+        known["usage"], known["moving"] = self._fullness.known, self._rebalancing.known
         if now - known["history"]["end"] >= SAMPLE_SECONDS:
             self._sample(now)
         if self._wanted(now):
@@ -191,39 +191,36 @@ class Watch:
             try:
                 objects, size, more = census(node, self._directory.settings)
                 counted[node.name] |= {"objects": objects, "bytes": size, "more": more}
-            except (OSError, UpstreamError) as error:  # the page says that it isn't known
+            except (OSError, UpstreamError, ValueError) as error:  # the page says so
                 log.debug("the objects of node %s can't be counted: %s", node.name, error)
             except Exception:  # the next count comes in a minute, and this one is of no more use
                 log.exception("the objects of node %s can't be counted", node.name)
         self._known["census"] = counted
 
 
-LISTED_OBJECT = re.compile(rb"<Key>([A-Za-z0-9]{1,32})</Key>.*?<Size>(\d+)</Size>", re.DOTALL)
-
-
 def census(node: Member, settings: Settings) -> tuple[int, int, bool]:
     """The objects of a node, their bytes, and whether there are more than were counted.
 
-    Raises OSError and UpstreamError.
-    https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+    Raises OSError and UpstreamError, and ValueError where an answer is no listing.
     """
     objects, size, after = 0, 0, ""
     connection = prove(node, node.node_timeout)
     try:
         for _ in range(CENSUS_PAGES):
-            query = f"list-type=2&max-keys={LISTING_PAGE}{after}"
-            reply = node.exchange(connection, Request("GET", f"/{settings.bucket}?{query}"))
+            query = objects_query(after)
+            reply = node.exchange(connection, Request("GET", f"/{settings.bucket}{query}"))
             if reply.status != 200:
                 if reply.code == "NoSuchBucket":
                     return 0, 0, False
                 raise OSError(f"{reply.status} {reply.code}")
             connection.finish(reply)
-            found = LISTED_OBJECT.findall(reply.body)
+            page = parse_objects(reply.body)
+            found = [entry for entry in page.entries if OBJECT_ID.fullmatch(entry.key)]
             objects += len(found)
-            size += sum(int(each) for _, each in found)
-            if b"<IsTruncated>true" not in reply.body or not found:
+            size += sum(entry.size for entry in found)
+            if not page.next or not found:
                 return objects, size, False
-            after = f"&start-after={found[-1][0].decode()}"
+            after = found[-1].key
     finally:
         connection.close()
     return objects, size, True

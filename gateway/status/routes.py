@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
-from gateway.answers import RETRY_AFTER, Answer, Environ, Headers, Refusal, unavailable
+from gateway.answers import (
+    RETRY_AFTER,
+    Answer,
+    Environ,
+    Headers,
+    Refusal,
+    require_reading,
+    unavailable,
+)
 from gateway.background import forever
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.leader import Leader
@@ -88,8 +96,7 @@ class Status:
                 HTTPStatus.NOT_FOUND, "Objects are at /object/{id}, and their list at /objects."
             )
         current.get().counted = False
-        if environ["REQUEST_METHOD"] not in ("GET", "HEAD"):
-            raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "Use GET or HEAD.", ("Allow", "GET, HEAD"))
+        require_reading(environ)
         return route(environ)
 
     def _live(self, _environ: Environ) -> Answer:
@@ -232,8 +239,9 @@ def moment(seconds: float | None) -> str | None:
 
 def told_usage(usage: dict[str, Any] | None) -> dict[str, Any] | None:
     """How full a node is, with times for people and programs."""
-    times = {name: moment(usage[name]) for name in ("counted_at", "at")} if usage else {}
-    return {**usage, **times} if usage else None
+    if usage is None:
+        return None
+    return {**usage, "counted_at": moment(usage["counted_at"]), "at": moment(usage["at"])}
 
 
 def page_headers(page: bytes) -> Headers:

@@ -34,9 +34,10 @@ from gateway.nodes.view import Directory
 from gateway.objects.settled import refusal_of
 from gateway.objects.upstream import Upstream
 from gateway.s3.body import BodyError, spool_whole
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
 from gateway.s3.endpoint import Endpoint
 from gateway.s3.node import Node
+from gateway.s3.reply import Reply
 from gateway.settings import Settings
 from tests.harness.fakes import RECORDS
 

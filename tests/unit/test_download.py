@@ -11,9 +11,10 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.objects.download import DOWNLOAD_BLOCK, download
-from gateway.s3.connection import Connection, Reply
+from gateway.s3.connection import Connection
 from gateway.s3.endpoint import Endpoint
 from gateway.s3.node import Node
+from gateway.s3.reply import Reply
 from gateway.settings import Settings
 from gateway.status.observation import Observation, current
 

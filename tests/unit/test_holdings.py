@@ -15,7 +15,7 @@ from gateway.nodes.holdings import (
 )
 from gateway.nodes.layout import TOMBSTONE, Layout
 from gateway.nodes.store import NO_RECORD, Record
-from gateway.s3.connection import Reply
+from gateway.s3.reply import Reply
 from tests.harness.waiting import owner
 
 

@@ -13,17 +13,11 @@ from contextlib import contextmanager
 import pytest
 
 from gateway.s3.body import REPLAY_BYTES, upload_of
-from gateway.s3.connection import (
-    DOCUMENT_MAX,
-    ERROR_BODY_MAX,
-    BadAnswer,
-    Connection,
-    Reply,
-    Request,
-    UpstreamError,
-)
+from gateway.s3.connection import ERROR_BODY_MAX, BadAnswer, Connection, Request, UpstreamError
 from gateway.s3.endpoint import Endpoint
+from gateway.s3.headers import DOCUMENT_MAX
 from gateway.s3.node import Node
+from gateway.s3.reply import Reply
 from gateway.settings import Settings
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.ctl.listing import StoredCopy
+from gateway.ctl.copies import StoredCopy
 from gateway.nodes.layout import EXPIRING_TOMBSTONE, TOMBSTONE
 from gateway.s3.listing import Entry, Page, objects_query, parse_objects, parse_uploads, query
 

@@ -11,7 +11,7 @@ from gateway.nodes.holdings import Holdings
 from gateway.nodes.layout import LEASE_SECONDS, Layout
 from gateway.nodes.record_json import dump
 from gateway.nodes.standing import Standing
-from gateway.s3.connection import Reply
+from gateway.s3.reply import Reply
 
 LAYOUT = Layout.first(["node-1", "node-2"])
 

@@ -20,7 +20,8 @@ from gateway.nodes.store import (
     write_record,
     writing_order,
 )
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
+from gateway.s3.reply import Reply
 
 BUCKET = "objgw-layout"
 LAYOUT = Layout.first(["a", "b"], unrecorded=["a", "b"])

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gateway.nodes.usage import COUNT, DISKS, NotTold, Usage, count_in, space_in, usage_of
-from gateway.s3.connection import Reply, Request
+from gateway.s3.connection import Request
+from gateway.s3.reply import Reply
 
 GIB = 1 << 30
 NEVER = (None, None, None)

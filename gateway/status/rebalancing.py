@@ -21,7 +21,7 @@ log = logging.getLogger("objgw.status")
 LOOK_SECONDS = 5.0  # between two looks at the lock
 
 
-class Moving:
+class Rebalancing:
     """Whether objects are being moved: `known`, which is None where nobody knows."""
 
     def __init__(self, directory: Directory) -> None:

@@ -19,7 +19,7 @@ from gateway.nodes.view import Directory
 from gateway.nodes.work import LOCK
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
-from gateway.status.moving import Moving
+from gateway.status.rebalancing import Rebalancing
 from tests.harness.fakes import RECORDS
 from tests.harness.waiting import eventually
 
@@ -61,7 +61,7 @@ def records() -> Iterator[dict[str, bytes]]:
         server.shutdown()
 
 
-def moving(records: dict[str, Any], layout: Layout) -> Moving:
+def moving(records: dict[str, Any], layout: Layout) -> Rebalancing:
     """What is known after one look, of a gateway that goes by this layout."""
     directory = Directory(Settings())
     endpoint = Endpoint("node-1", "id", "127.0.0.1", records.pop("port"), "key", "secret")
@@ -74,7 +74,7 @@ def moving(records: dict[str, Any], layout: Layout) -> Moving:
     node.standing.ignored, node.standing.stores_cut = frozenset(), False
     node.release(prove(node, 5))
     assert node.in_order
-    found = Moving(directory)
+    found = Rebalancing(directory)
     found.start()
     eventually(lambda: not found._looking)
     return found
