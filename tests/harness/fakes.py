@@ -8,8 +8,14 @@ for.
 
 from __future__ import annotations
 
+import socketserver
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
 RECORDS = r'''
-import base64, hashlib, threading
+import base64, hashlib, socketserver, threading
 
 BUCKET = "/objgw-layout"
 RECORDS, RECORDS_LOCK = {}, threading.Lock()  # the bodies by their paths; the bucket itself is BUCKET: b""
@@ -28,6 +34,26 @@ def read_head(file):
         name, _, value = header.decode("latin-1").partition(":")
         headers[name.lower()] = value.strip()
     return method, path, headers
+
+
+def requests(handler):
+    """The requests on a connection, each with its body; those that `keep_record` answers aren't among them."""
+    while head := read_head(handler.rfile):
+        if "expect" in head[2]:
+            handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        body = handler.rfile.read(int(head[2].get("content-length", 0)))
+        if kept := keep_record(*head, body):
+            handler.wfile.write(kept)
+        else:
+            yield *head, body
+
+
+def serve(handler, queue=5):
+    """Serves port 9000 for good, with this handler of connections."""
+    class Server(socketserver.ThreadingTCPServer):
+        allow_reuse_address = daemon_threads = True
+        request_queue_size = queue
+    Server(("0.0.0.0", 9000), handler).serve_forever()
 
 
 def etag_of(body):
@@ -91,3 +117,17 @@ def decide(method, path, headers, body):
         return 200, etag, stored
     return error(405, "MethodNotAllowed")
 '''  # noqa: E501
+
+
+@contextmanager
+def serving(script: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """A fake node in this process, behind its `Handler`: its port, and the script's variables."""
+    variables: dict[str, Any] = {}
+    exec(RECORDS + script, variables)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), variables["Handler"]) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        try:
+            yield server.server_address[1], variables
+        finally:
+            server.shutdown()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tests.harness.gateway import Gateway
+from tests.harness.waiting import meanwhile
 
 NDJSON = {"Accept": "application/x-ndjson"}
 
@@ -47,10 +48,10 @@ def listed_meanwhile(gateway: Gateway, there: Mapping[str, bytes | None]) -> Ite
     """While the block runs, lists are read again and again, each of which has every object that is
     there all the while, once, and none that isn't (None).
     """
-    over, wrong, rounds = threading.Event(), list[object](), 0
+    wrong, rounds = list[object](), 0
     wanted = sorted(id for id, body in there.items() if body is not None)
 
-    def read() -> None:
+    def read(over: threading.Event) -> None:
         nonlocal rounds
         while not over.is_set():
             for limit in (0, 37, 1000):
@@ -62,12 +63,7 @@ def listed_meanwhile(gateway: Gateway, there: Mapping[str, bytes | None]) -> Ite
                     wrong.append(error)
             rounds += 1
 
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
+    with meanwhile(read):
         yield
-    finally:
-        over.set()
-        thread.join()
     assert rounds
     assert not wrong, f"{len(wrong)} lists of {rounds} times 3 are wrong, first {wrong[0]}"

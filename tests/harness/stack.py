@@ -18,7 +18,7 @@ from tests.harness.engine import CHECKOUT, DOCKER_SOCKET, STACK, DockerRelay, La
 from tests.harness.gateway import Gateway
 from tests.harness.networks import Bridge
 from tests.harness.node import Node
-from tests.harness.waiting import eventually, owner, random_id, together
+from tests.harness.waiting import eventually, meanwhile, owner, random_id, together
 
 
 class Stack:
@@ -238,9 +238,9 @@ class Stack:
         """While the block runs, these ids are read and written all the time, and each answer must
         be 200.
         """
-        over, wrong, rounds = threading.Event(), list[tuple[str, Any]](), 0
+        wrong, rounds = list[tuple[str, Any]](), 0
 
-        def use() -> None:
+        def use(over: threading.Event) -> None:
             nonlocal rounds
             while not over.wait(0.05):
                 for id in ids:
@@ -252,15 +252,10 @@ class Stack:
                         wrong.append((id, error))
                 rounds += 1
 
-        thread = threading.Thread(target=use)
-        thread.start()
-        try:
+        with meanwhile(use):
             yield
             before = rounds
             eventually(lambda: rounds > before + 1, within=60)
-        finally:
-            over.set()
-            thread.join()
         assert not wrong, (
             f"{len(wrong)} wrong answers for ids that have nothing to do with it, first {wrong[0]}"
         )

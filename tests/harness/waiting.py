@@ -10,6 +10,7 @@ import hashlib
 import http.client
 import secrets
 import string
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,19 @@ def together(calls: Iterable[Callable[[], Any]]) -> list[Any]:
     """The results of the calls, made at the same time (Docker takes most of a second for some)."""
     with ThreadPoolExecutor(8) as pool:
         return [future.result() for future in [pool.submit(call) for call in calls]]
+
+
+@contextmanager
+def meanwhile(work: Callable[[threading.Event], object]) -> Iterator[None]:
+    """While the block runs, a thread does this work, which has to end once the event is set."""
+    over = threading.Event()
+    thread = threading.Thread(target=work, args=[over])
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -19,27 +19,18 @@ from tests.harness.stack import Stack
 # A node in whose answers everything can be wrong: ANSWERS is {id: [what it sends, filler bytes
 # behind, what then]}.
 FAKE_NODE = r"""
-import json, os, socketserver, threading
+import json, os
 ANSWERS = json.loads(os.environ["ANSWERS"])
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
-        while head := read_head(self.rfile):
-            method, path, headers = head
-            if "expect" in headers:
-                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            body = self.rfile.read(int(headers.get("content-length", 0)))
-            if kept := keep_record(*head, body):
-                self.wfile.write(kept)
-                continue
+        for _, path, _, _ in requests(self):
             sent, filler, then = ANSWERS.get(path.rpartition("/")[2], ANSWERS["good"])
             self.wfile.write(sent.encode("latin-1") + b"x" * filler)
             if then == "hang":
                 threading.Event().wait()
             if then == "close":
                 return
-class Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = daemon_threads = True
-Server(("0.0.0.0", 9000), Handler).serve_forever()
+serve(Handler)
 """
 
 OK = 'HTTP/1.1 200 OK\r\nETag: "0"\r\n'

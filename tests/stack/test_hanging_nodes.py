@@ -52,7 +52,7 @@ def at_once(request: Callable[[], Answer], times: int) -> list[Timed]:
 # closes instead of an answer to an id "unanswered…", and even before the body of "closed…".
 # "hangs…" hangs until /tmp/well exists.
 FAKE_NODE = r"""
-import os, socketserver, time
+import os, time
 log = os.open("/tmp/received", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
@@ -76,10 +76,7 @@ class Handler(socketserver.StreamRequestHandler):
             rest = b"204 No Content" if method == "DELETE" else b'200 OK\r\nETag: "0"\r\nContent-Length: 0'
             self.wfile.write(b"HTTP/1.1 " + rest + b"\r\n\r\n")
             served = True
-class Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = daemon_threads = True
-    request_queue_size = 128
-Server(("0.0.0.0", 9000), Handler).serve_forever()
+serve(Handler, queue=128)
 """  # noqa: E501
 
 # One connection fills its queue. From then on Linux drops whatever wants to connect

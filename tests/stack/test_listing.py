@@ -254,18 +254,11 @@ def test_objgwctl_lists_the_same_and_what_one_node_holds(
 
 # By the prefix that is asked for: what comes to the first request, and to one that goes on.
 FAKE_NODE = r"""
-import json, os, socketserver, urllib.parse
+import json, os, urllib.parse
 ANSWERS = json.loads(os.environ["ANSWERS"])
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
-        while head := read_head(self.rfile):
-            method, path, headers = head
-            if "expect" in headers:
-                self.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            body = self.rfile.read(int(headers.get("content-length", 0)))
-            if kept := keep_record(*head, body):
-                self.wfile.write(kept)
-                continue
+        for _, path, _, _ in requests(self):
             given = dict(urllib.parse.parse_qsl(path.partition("?")[2]))
             answers = ANSWERS.get(given.get("prefix"), [["200 OK", "", 0]])
             status, sent, missing = answers["start-after" in given and len(answers) > 1]
@@ -274,9 +267,7 @@ class Handler(socketserver.StreamRequestHandler):
             self.wfile.write((head + sent).encode())
             if missing:
                 return
-class Server(socketserver.ThreadingTCPServer):
-    allow_reuse_address = daemon_threads = True
-Server(("0.0.0.0", 9000), Handler).serve_forever()
+serve(Handler)
 """
 
 ENTRY = (

@@ -6,16 +6,13 @@ MinIO gives random ETags where it encrypts, and with `--no-compat`.
 from __future__ import annotations
 
 import base64
-import hashlib
 import secrets
 import time
-from collections.abc import Mapping, Sequence
 
 import pytest
 
-from gateway.nodes.layout import EXPIRING_TOMBSTONE, HOLD_SECONDS, TOMBSTONE
-from tests.harness.gateway import Answer, Gateway
-from tests.harness.http import MIB, code
+from gateway.nodes.layout import HOLD_SECONDS
+from tests.harness.gateway import Gateway
 from tests.harness.layout import (
     ABSENT,
     Model,
@@ -28,20 +25,9 @@ from tests.harness.layout import (
 )
 from tests.harness.listing import stream
 from tests.harness.node import Node
+from tests.harness.objects import Seen, assert_same, change_some, seen, store_all_sizes
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id
-
-SINGLE = 5 * MIB  # bytes that are moved with one request, at most
-# Two sizes are those of tombstones: an object of such a size is an object.
-SIZES = [0, 1, len(TOMBSTONE), len(EXPIRING_TOMBSTONE), 4096, 70_000, SINGLE, SINGLE + 1, 12 * MIB]
-SMALL = [size for size in SIZES if size < MIB]
-HEADERS = {
-    "Content-Type": "text/x-first; charset=utf-8",
-    "Cache-Control": "max-age=60",
-    "Content-Disposition": 'attachment; filename="a b.txt"',
-    "x-amz-meta-note": "kept as  it is",
-}
-OF_AN_ANSWER = ("date", "x-request-id", "connection", "server-timing", "age")
 
 PLAIN, ENCRYPTING, NO_COMPAT = "plain", "encrypting", "no-compat"
 KINDS = {
@@ -61,27 +47,6 @@ def add_node(stack: Stack, suffix: str, kind: str) -> Node:
     return stack.add_node(suffix, user, password, env, entrypoint=command)
 
 
-def checksum(number: int, body: bytes) -> Mapping[str, str]:
-    """Each third object is stored with one of these checksums, or with none."""
-    sha256 = base64.b64encode(hashlib.sha256(body).digest()).decode()
-    md5 = base64.b64encode(hashlib.md5(body).digest()).decode()
-    return [{}, {"x-amz-checksum-sha256": sha256}, {"Content-MD5": md5}][number % 3]
-
-
-def seen(gateway: Gateway, ids: Sequence[str]) -> dict[str, tuple[int, dict[str, str], bytes]]:
-    """All that a client gets of these objects, but for what is about the answer itself."""
-
-    def shown(answer: Answer) -> tuple[int, dict[str, str], bytes]:
-        kept = {name.lower(): value for name, value in answer.headers.items()}
-        return (
-            answer.status,
-            {name: kept[name] for name in kept if name not in OF_AN_ANSWER},
-            answer.body,
-        )
-
-    return {id: shown(gateway.get(id)) for id in ids}
-
-
 @pytest.mark.parametrize(("old", "new"), KINDS.values(), ids=KINDS)
 def test_objects_move_between_nodes_whose_etags_are_no_md5s_as_they_were_stored(
     stack: Stack, old: list[str], new: str
@@ -90,49 +55,28 @@ def test_objects_move_between_nodes_whose_etags_are_no_md5s_as_they_were_stored(
         add_node(stack, suffix, kind)
     gateway = stack.add_gateway()
     gateway.wait_ready()
-    bodies = {random_id(): secrets.token_bytes(size) for size in SMALL * 12}
-    bodies |= {random_id(): secrets.token_bytes(size) for size in SIZES * 2}
-    for number, (id, body) in enumerate(bodies.items()):
-        assert gateway.put(id, body, headers={**HEADERS, **checksum(number, body)}).status == 200
-    before = seen(gateway, list(bodies))
-    assert {id: body for id, (_, _, body) in before.items()} == bodies
+    before = store_all_sizes(gateway)
     assert_listed(gateway, before)
 
-    owners = {id: stack.owner(id) for id in bodies}
+    owners = {id: stack.owner(id) for id in before}
     two, third = list(stack.nodes), add_node(stack, "3", new)
     wait_in_force(gateway, stack.nodes)
-    # First those that move, since of what is deleted only they leave tombstones.
-    small = sorted(
-        (id for id in bodies if len(bodies[id]) < MIB),
-        key=lambda id: stack.owner(id) is owners[id],
-    )
-    gone, replaced, swapped = small[:12], small[12:24], small[24:36]
-    for id in gone:
-        assert gateway.delete(id).status == 204
-    for number, id in enumerate(gone[:4]):  # made again onto the tombstone
-        assert gateway.put(id, b"again%d" % number, headers={"If-None-Match": "*"}).status == 200
-    for id in replaced:
-        assert gateway.put(id, TOMBSTONE, headers=HEADERS).status == 200
-        assert code(gateway.put(id, b"", headers={"If-None-Match": "*"})) == 412
-    for id in swapped:
-        etag = before[id][1]["etag"]
-        assert code(gateway.put(id, b"no", headers={"If-Match": '"another"'})) == 412
-        assert gateway.put(id, b"swapped", headers={"If-Match": etag}).status == 200
-    changed = seen(gateway, list(bodies))
-    untouched = set(bodies) - {*gone, *replaced, *swapped}
+    deleted, touched = change_some(gateway, before, lambda id: stack.owner(id) is not owners[id])
+    changed = seen(gateway, before)
+    untouched = set(before) - touched
     assert {id: changed[id] for id in untouched} == {id: before[id] for id in untouched}
     assert_listed(gateway, changed)
-    models = [Model(id, ABSENT if id in gone[4:] else 1) for id in bodies]
+    models = [Model(id, ABSENT if id in deleted else 1) for id in before]
 
     report, held = gateway.ask_ctl("check").report, {id for n in stack.nodes for id in n.ids()}
-    assert 0 < report["markers"] <= len(gone) - 4  # an id that keeps its owner needs none
+    assert 0 < report["markers"] <= len(deleted)  # an id that keeps its owner needs none
     assert report["objects"] == len(held) - report["markers"]
     rebalance(gateway)
     assert_at_home(gateway, models, stack.nodes)
-    moved = seen(gateway, list(bodies))
+    moved = seen(gateway, before)
     assert_same(moved, changed)
     assert_listed(gateway, moved)
-    for id in gone[4:]:
+    for id in deleted:
         assert gateway.put(id, b"once more", headers={"If-None-Match": "*"}).status == 200
         assert gateway.delete(id).status == 204
 
@@ -140,7 +84,7 @@ def test_objects_move_between_nodes_whose_etags_are_no_md5s_as_they_were_stored(
     wait_in_force(gateway, two, [third])
     rebalance(gateway)
     assert_at_home(gateway, models, two, [third])
-    assert_same(seen(gateway, list(bodies)), changed)
+    assert_same(seen(gateway, before), changed)
     let_in(gateway, third)
 
 
@@ -177,7 +121,7 @@ def test_nodes_that_encrypt_do_not_settle_by_themselves_while_a_tombstone_is_lef
     assert {gateway.put(id, headers={"If-None-Match": "*"}).status for id in ids} == {200}
 
 
-def assert_listed(gateway: Gateway, shown: Mapping[str, tuple[int, dict[str, str], bytes]]) -> None:
+def assert_listed(gateway: Gateway, shown: Seen) -> None:
     """The list says of each of these objects what a GET says, and has none that isn't there."""
     listed = {
         each["id"]: (each["size"], each["etag"]) for each in stream(gateway) if each["id"] in shown
@@ -187,15 +131,3 @@ def assert_listed(gateway: Gateway, shown: Mapping[str, tuple[int, dict[str, str
         for id, (status, headers, body) in shown.items()
         if status == 200
     }
-
-
-def assert_same(
-    now: dict[str, tuple[int, dict[str, str], bytes]],
-    before: dict[str, tuple[int, dict[str, str], bytes]],
-) -> None:
-    """Of a large object the ETag may have changed, where a node encrypts; of others nothing has."""
-    for id, (status, headers, body) in before.items():
-        expected = dict(headers)
-        if len(body) > SINGLE and "-" in now[id][1]["etag"]:
-            expected["etag"] = now[id][1]["etag"]
-        assert now[id] == (status, expected, body), id

@@ -28,7 +28,7 @@ from tests.harness.http import MIB
 from tests.harness.node import Node
 from tests.harness.stack import Stack
 from tests.harness.status import health
-from tests.harness.waiting import always, eventually, random_id, together
+from tests.harness.waiting import always, eventually, meanwhile, random_id, together
 
 
 @pytest.mark.parametrize("change", ["address", "keys", "address and keys"])
@@ -131,25 +131,20 @@ def test_while_nodes_with_equal_keys_swap_addresses_no_request_reaches_the_wrong
     twins: Stack, delay: float
 ) -> None:
     one, two = twins.nodes
-    over, statuses = threading.Event(), set[int]()
+    statuses = set[int]()
     with gateway_of(twins) as (gateway, relay):
         ids = store(twins, twins.nodes)
 
-        def use() -> None:
+        def use(over: threading.Event) -> None:
             while not over.is_set():
                 for node in (one, two):
                     got, put = gateway.get(ids[node]), gateway.put(twins.id_of(node), b"new")
                     statuses.update((got.status, put.status))
 
-        thread = threading.Thread(target=use)
-        thread.start()
-        try:
+        with meanwhile(use):
             relay.delay = delay
             swap_addresses(one, two)
             eventually(lambda: all(has(gateway, id) for id in ids.values()), within=PROMPT)
-        finally:
-            over.set()
-            thread.join()
         assert_only_own_ids_reached(twins)
         assert statuses <= {200, 503}
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 
-from gateway.nodes.layout import TOMBSTONE
 from test_objgw import (  # noqa: F401 - the contract, which runs here again with this `shared`
     stored,
     test_300_ids_are_each_on_their_owner_only_and_shared_out_evenly,
@@ -35,15 +34,15 @@ from test_objgw import (  # noqa: F401 - the contract, which runs here again wit
 from tests.harness.engine import Lab
 from tests.harness.fixtures import MAKES, SHARED
 from tests.harness.gateway import Gateway, put_file
-from tests.harness.http import MIB, code
+from tests.harness.http import code
 from tests.harness.layout import ABSENT, Model, assert_at_home, rebalance, wait_in_force
+from tests.harness.objects import assert_same, change_some, seen, store_all_sizes
 from tests.harness.servers import Make, OtherStack
 from tests.harness.stack import Stack
 from tests.harness.waiting import random_id, together
 from tests.stack.test_cut_transfers import (  # noqa: F401 - the same
     test_an_upload_that_is_cut_short_leaves_the_old_object_whole,
 )
-from tests.stack.test_node_kinds import HEADERS, SINGLE, SIZES, SMALL, checksum, seen
 from tests.stack.test_node_list import NODES_FILE
 
 each_make = pytest.mark.parametrize("make", MAKES, ids=lambda make: make.name)
@@ -138,46 +137,20 @@ def test_two_nodes_become_three_and_every_object_is_as_it_was_stored(lab: Lab, m
 
 
 def grow(stack: OtherStack, gateway: Gateway) -> None:
-    bodies = {random_id(): secrets.token_bytes(size) for size in SMALL * 12}
-    bodies |= {random_id(): secrets.token_bytes(size) for size in SIZES * 2}
-    for number, (id, body) in enumerate(bodies.items()):
-        assert gateway.put(id, body, headers={**HEADERS, **checksum(number, body)}).status == 200
-    before = seen(gateway, list(bodies))
-    assert {id: body for id, (_, _, body) in before.items()} == bodies
-    owners = {id: stack.owner(id) for id in bodies}
+    before = store_all_sizes(gateway)
+    owners = {id: stack.owner(id) for id in before}
 
     stack.add_others("3")
     put_file(gateway.container, NODES_FILE, stack.lines.encode())
     wait_in_force(gateway, stack.nodes)
-    small = sorted(
-        (id for id in bodies if len(bodies[id]) < MIB),
-        key=lambda id: stack.owner(id) is owners[id],
-    )
-    gone, replaced, swapped = small[:12], small[12:24], small[24:36]
-    for id in gone:
-        assert gateway.delete(id).status == 204
-    for number, id in enumerate(gone[:4]):  # made again onto the tombstone
-        assert gateway.put(id, b"again%d" % number, headers={"If-None-Match": "*"}).status == 200
-    for id in replaced:
-        assert gateway.put(id, TOMBSTONE, headers=HEADERS).status == 200
-        assert code(gateway.put(id, b"", headers={"If-None-Match": "*"})) == 412
-    for id in swapped:
-        etag = before[id][1]["etag"]
-        assert code(gateway.put(id, b"no", headers={"If-Match": '"another"'})) == 412
-        assert gateway.put(id, b"swapped", headers={"If-Match": etag}).status == 200
-    changed = seen(gateway, list(bodies))
-    assert all(code == 404 for code, _, _ in (changed[id] for id in gone[4:]))
-    moved = sum(stack.owner(id) is not owners[id] for id in bodies)
+    deleted, _ = change_some(gateway, before, lambda id: stack.owner(id) is not owners[id])
+    changed = seen(gateway, before)
+    assert all(code == 404 for code, _, _ in (changed[id] for id in deleted))
+    moved = sum(stack.owner(id) is not owners[id] for id in before)
     assert moved > 0
 
     rebalance(gateway)
     assert_at_home(
-        gateway, [Model(id, ABSENT if id in gone[4:] else 1) for id in bodies], stack.nodes
+        gateway, [Model(id, ABSENT if id in deleted else 1) for id in before], stack.nodes
     )
-    after = seen(gateway, list(bodies))
-    for id, (status, headers, body) in changed.items():
-        kept = {name: value for name, value in headers.items() if name != "last-modified"}
-        if len(body) > SINGLE and "-" in after[id][1].get("etag", ""):
-            kept["etag"] = after[id][1]["etag"]  # it was moved in parts
-        now = {name: value for name, value in after[id][1].items() if name != "last-modified"}
-        assert (after[id][0], now, after[id][2]) == (status, kept, body), id
+    assert_same(seen(gateway, before), changed, but=["last-modified"])

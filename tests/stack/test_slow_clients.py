@@ -16,7 +16,7 @@ from slow import slow
 from tests.harness.gateway import Gateway
 from tests.harness.http import MIB, Wire, code, head, held_by, pattern, store
 from tests.harness.stack import Stack
-from tests.harness.waiting import eventually, random_id, together
+from tests.harness.waiting import eventually, meanwhile, random_id, together
 
 PATIENCE, SLACK = 2, 8  # seconds that a client has; seconds more within which it must be gone
 
@@ -34,20 +34,14 @@ def hasty(shared: Stack) -> Gateway:
 @contextmanager
 def dripping(wire: Wire) -> Iterator[None]:
     """While the block runs, a byte a second goes out, for as long as the other side takes it."""
-    over = threading.Event()
 
-    def drip() -> None:
+    def drip(over: threading.Event) -> None:
         with suppress(OSError):
             while not over.wait(1):
                 wire.send(b"x")
 
-    thread = threading.Thread(target=drip)
-    thread.start()
-    try:
+    with meanwhile(drip):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 FRAMES = {

@@ -6,8 +6,6 @@ The server is `tests.harness.fakes`', on a real socket, that takes no notice of 
 from __future__ import annotations
 
 import io
-import socketserver
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -39,11 +37,10 @@ from gateway.s3.endpoint import Endpoint
 from gateway.s3.node import Node
 from gateway.s3.reply import Reply
 from gateway.settings import Settings
-from tests.harness.fakes import RECORDS
+from tests.harness.fakes import serving
 
 BUCKET = "objgw-layout"
 SERVER = """
-import socketserver
 IGNORED, CUTS, STATUS = set(), [], {}
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
@@ -72,16 +69,11 @@ class Handler(socketserver.StreamRequestHandler):
 @contextmanager
 def served(**changes: Any) -> Iterator[tuple[Node, dict[str, Any]]]:
     """A node of such a server, which has the bucket, and the server's variables."""
-    script: dict[str, Any] = {}
-    exec(RECORDS + SERVER, script)
-    script["RECORDS"][f"/{BUCKET}"] = b""
-    for name, value in changes.items():
-        script[name].update(value)
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), script["Handler"]) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        yield Node(Endpoint("n", "", "127.0.0.1", server.server_address[1]), Settings()), script
-        server.shutdown()
+    with serving(SERVER) as (port, script):
+        script["RECORDS"][f"/{BUCKET}"] = b""
+        for name, value in changes.items():
+            script[name].update(value)
+        yield Node(Endpoint("n", "", "127.0.0.1", port), Settings()), script
 
 
 def asking(node: Node) -> Callable[[Request], Reply]:

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import socketserver
-import threading
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.harness.fakes import RECORDS
+from tests.harness.fakes import serving
 
 SERVER = """
-import socketserver
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
         while head := read_head(self.rfile):
@@ -34,15 +30,10 @@ def etag(body: bytes) -> str:
 @pytest.fixture
 def node() -> Iterator[http.client.HTTPConnection]:
     """A connection to a record-keeper that holds nothing."""
-    script: dict[str, Any] = {}
-    exec(RECORDS + SERVER, script)
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), script["Handler"]) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1], timeout=10)
+    with serving(SERVER) as (port, _):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         yield connection
         connection.close()
-        server.shutdown()
 
 
 def ask(

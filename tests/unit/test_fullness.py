@@ -6,8 +6,6 @@ The node is a real server on a socket, which has its record and answers as a tes
 from __future__ import annotations
 
 import logging
-import socketserver
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -24,24 +22,21 @@ from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 from gateway.status import asking, fullness
 from gateway.status.fullness import ASK_SECONDS, LONGEST_SECONDS, RETRY_SECONDS, Fullness, recent
-from tests.harness.fakes import RECORDS
+from tests.harness.fakes import serving
 from tests.harness.waiting import eventually
 
 LAYOUT = Layout.first(["node-1"])
 GIB = 1 << 30
 SERVER = """
-import socketserver
 ASKED, ANSWER, SILENT = [], [b""], threading.Event()
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
-        while head := read_head(self.rfile):
-            kept = keep_record(*head, b"")
-            if not kept:
-                ASKED.append(head[1])
-                if ANSWER[0] is None:
-                    SILENT.wait(10)
-                    return
-            self.wfile.write(kept or ANSWER[0])
+        for _, path, _, _ in requests(self):
+            ASKED.append(path)
+            if ANSWER[0] is None:
+                SILENT.wait(10)
+                return
+            self.wfile.write(ANSWER[0])
 """
 
 
@@ -114,15 +109,10 @@ class Asked:
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
     monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.3)
-    script: dict[str, Any] = {}
-    exec(RECORDS + SERVER, script)
-    script["RECORDS"].update({"/objgw-layout": b"", "/objgw-layout/layout": dump(LAYOUT, "node-1")})
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), script["Handler"]) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        yield Asked(server.server_address[1], script)
+    with serving(SERVER) as (port, script):
+        script["RECORDS"] |= {"/objgw-layout": b"", "/objgw-layout/layout": dump(LAYOUT, "node-1")}
+        yield Asked(port, script)
         script["SILENT"].set()
-        server.shutdown()
 
 
 def test_a_node_is_asked_at_once_and_then_once_a_minute(asked: Asked) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socketserver
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,12 +19,11 @@ from gateway.nodes.record_json import dump
 from gateway.nodes.view import Directory
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
-from tests.harness.fakes import RECORDS
+from tests.harness.fakes import serving
 
 LAYOUT = Layout.first(["node-1"])
 NEXT = LAYOUT.joined(["node-2"], now=time.time())
 SERVER = """
-import socketserver
 LOOKS = []
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
@@ -71,20 +68,15 @@ class Worker:
 @pytest.fixture
 def worker(tmp_path: Path) -> Iterator[Worker]:
     """It has looked at its node, which has its record, and doesn't lead."""
-    script: dict[str, Any] = {}
-    exec(RECORDS + SERVER, script)
-    script["RECORDS"].update({"/objgw-layout": b"", "/objgw-layout/layout": dump(LAYOUT, "node-1")})
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), script["Handler"]) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+    with serving(SERVER) as (port, script):
+        script["RECORDS"] |= {"/objgw-layout": b"", "/objgw-layout/layout": dump(LAYOUT, "node-1")}
         other = Leader(tmp_path)
         assert other.elect()
-        worker = Worker(server.server_address[1], script["LOOKS"], tmp_path)
+        worker = Worker(port, script["LOOKS"], tmp_path)
         assert worker.become_in_order()
         other.tell(LAYOUT, time.monotonic())
         yield worker
         worker.node.close()
-        server.shutdown()
 
 
 def test_a_worker_that_nobody_asks_looks_seldom_while_the_leader_goes_by_its_layout(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import socketserver
-import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -20,13 +18,12 @@ from gateway.nodes.work import LOCK
 from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 from gateway.status.rebalancing import Rebalancing
-from tests.harness.fakes import RECORDS
+from tests.harness.fakes import serving
 from tests.harness.waiting import eventually
 
 SETTLED = Layout.first(["node-1", "node-2"])
 UNSETTLED = SETTLED.without(["node-2"], now=time.time() - 60)
 SERVER = """
-import socketserver
 class Handler(socketserver.StreamRequestHandler):
     def handle(self):
         while head := read_head(self.rfile):
@@ -50,15 +47,10 @@ LOCKS: dict[str, tuple[bytes | None, bool]] = {
 @pytest.fixture
 def records() -> Iterator[dict[str, bytes]]:
     """What the node holds, by path."""
-    script: dict[str, Any] = {}
-    exec(RECORDS + SERVER, script)
-    held: dict[str, Any] = script["RECORDS"]
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), script["Handler"]) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
-        held.update({"/objgw-layout": b"", "port": server.server_address[1]})
+    with serving(SERVER) as (port, script):
+        held: dict[str, Any] = script["RECORDS"]
+        held.update({"/objgw-layout": b"", "port": port})
         yield held
-        server.shutdown()
 
 
 def moving(records: dict[str, Any], layout: Layout) -> Rebalancing:
