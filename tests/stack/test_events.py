@@ -93,7 +93,8 @@ def test_a_stream_that_broke_is_opened_again_and_what_happened_meanwhile_is_foun
     other.container.kill()
     eventually(told, gateway, ids[1], "not running", within=SOON)
     assert gateway.lines("Docker can't be read, the last list stays: tcp://")
-    assert gateway.lines("refuses connections: see whether Docker runs there")
+    # It refuses connections, or has ended the one on which it was asked just then.
+    assert gateway.lines("see whether Docker runs there")
 
 
 def test_where_a_proxy_forbids_events_the_list_is_polled_which_is_said_once(stack: Stack) -> None:

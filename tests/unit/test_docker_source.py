@@ -187,8 +187,13 @@ TROUBLES = {
     "missing": "isn't there: mount the Docker socket at this path, or set DOCKER_HOST",
     "refusing": "refuses connections: see whether Docker runs there",
     "silent": "doesn't answer in time: OBJGW_DOCKER_TIMEOUT sets",
+    "ending": "ends connections without an answer: see whether Docker runs there",
     "failing": "answers with an error",
 }
+
+
+def end_the_connection(handler: Handler) -> None:
+    handler.close_connection = True
 
 
 @pytest.mark.parametrize("how", TROUBLES)
@@ -206,6 +211,8 @@ def test_where_docker_cannot_be_read_the_line_names_where_and_what_to_do(
     elif how == "silent":
         engine.events = queue.Queue()
         monkeypatch.setattr(Handler, "do_GET", lambda _: threading.Event().wait(3))
+    elif how == "ending":
+        monkeypatch.setattr(Handler, "do_GET", end_the_connection)
     else:
         engine.answers["/containers/json"] = (500, {"message": "no"})
     with pytest.raises((docker.errors.DockerException, requests.RequestException)) as raised:

@@ -13,6 +13,10 @@ REMEDIES = (
     (PermissionError, "may not be opened by user {user}: give the gateway the socket's group"),
     (ConnectionRefusedError, "refuses connections: see whether Docker runs there"),
     (
+        (ConnectionResetError, BrokenPipeError),
+        "ends connections without an answer: see whether Docker runs there",
+    ),
+    (
         (TimeoutError, requests.exceptions.Timeout),
         "doesn't answer in time: OBJGW_DOCKER_TIMEOUT sets the seconds that it has",
     ),
