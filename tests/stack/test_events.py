@@ -13,8 +13,9 @@ from tests.harness.waiting import eventually, random_id
 from tests.stack.test_docker_proxy import DockerProxy
 
 SLOW = {"OBJGW_DISCOVERY_SECONDS": "3600"}  # only an event can tell of a change
-# Seconds in which a change is known. It is milliseconds where nothing else keeps the machine busy.
-SOON = 5.0
+# Seconds in which a change is known, far below those after which it is known without an event. It
+# is milliseconds where nothing else keeps the machine busy.
+SOON = 20.0
 
 
 def told(gateway: Gateway, id: str, text: str) -> bool:

@@ -78,7 +78,7 @@ def test_the_next_request_says_that_the_client_has_the_answer(pair: Pair) -> Non
 def test_a_client_that_takes_nothing_is_given_up_when_its_time_is_over(pair: Pair) -> None:
     server, _ = pair
     fill(server)
-    assert PATIENCE <= seconds(lambda: wait_taken(server, PATIENCE)) < PATIENCE + 1
+    assert PATIENCE <= seconds(lambda: wait_taken(server, PATIENCE)) < PATIENCE + 10
     assert wait_taken(server, 0.01) == unsent(server) > 0
 
 

@@ -13,9 +13,9 @@ from gateway.s3.body import BLOCK
 
 
 def test_without_a_limit_nothing_waits() -> None:
-    began = time.monotonic()
-    Throttle(0, 4).take(2**50, threading.Event())
-    assert time.monotonic() - began < 1
+    stop = threading.Event()
+    stop.set()  # who waits raises Stopped
+    Throttle(0, 4).take(2**50, stop)
 
 
 @pytest.mark.parametrize(
@@ -35,9 +35,8 @@ def test_threads_share_the_limit() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (
-        time.monotonic() - began > 0.65
-    )  # 0.8 seconds, of which a tenth of one is given in advance
+    # It takes 0.8 seconds, of which a tenth of one is given in advance.
+    assert time.monotonic() - began > 0.65
 
 
 def test_who_waits_is_told_to_stop_at_once() -> None:
