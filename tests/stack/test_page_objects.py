@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -84,10 +85,29 @@ def id_fields(browser: Browser) -> list[WebElement]:
 
 
 def slow(browser: Browser, bytes_per_second: float = -1, *, offline: bool = False) -> None:
-    """Lets the browser send so many bytes a second; any number without."""
+    """Lets the browser send and receive so many bytes a second; any number without."""
     browser.execute_cdp_cmd("Network.enable", {})
-    limits = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_per_second}
-    browser.execute_cdp_cmd("Network.emulateNetworkConditions", {**limits, "offline": offline})
+    limits = dict.fromkeys(("downloadThroughput", "uploadThroughput"), bytes_per_second)
+    browser.execute_cdp_cmd(
+        "Network.emulateNetworkConditions", {**limits, "latency": 0, "offline": offline}
+    )
+
+
+@contextmanager
+def cut_off(browser: Browser) -> Iterator[None]:
+    """While the block runs, the browser is without a network, which it complains of."""
+    slow(browser, offline=True)
+    yield
+    slow(browser)
+    assert all("net::ERR_" in each for each in browser.complaints())
+
+
+def begin_download(browser: Browser, id: str) -> None:
+    """Begins a download that the page makes itself, slowly; returns when a part has come."""
+    slow(browser, 30_000)
+    press(browser, f"Download {id}")
+    come = "return document.querySelector('#objects progress')?.value"
+    eventually(lambda: 0 < (browser.execute_script(come) or 0) < 1)
 
 
 @pytest.fixture
@@ -195,7 +215,16 @@ def test_what_writes_asks_for_a_token_that_may(
     visit(browser, guarded, READS)
     list_from(browser, prefix)
     eventually(lambda: listed(browser) == ids)
-    press(browser, f"Download {ids[1]}")  # a link couldn't send the token
+    # A download is the page's own, since a link couldn't send the token.
+    begin_download(browser, ids[1])
+    press(browser, f"Cancel the download of {ids[1]}")
+    eventually(lambda: "Cancelled." in browser.text("objects"))
+    begin_download(browser, ids[1])
+    with cut_off(browser):
+        told = "The download broke off, and nothing was saved."
+        eventually(lambda: told in browser.text("objects"))
+    assert not browser.downloaded(ids[1])
+    press(browser, f"Download {ids[1]}")
     eventually(lambda: browser.downloaded(ids[1]) == body)
 
     def delete() -> None:
@@ -313,10 +342,9 @@ def test_an_upload_that_is_cut_says_so_and_stores_nothing(
     browser.find_element(By.ID, "start").click()
     eventually(lambda: states(browser) == ["sending", "refused"])
     assert rows(browser)[1].startswith("The file can't be read any more")
-    slow(browser, offline=True)
-    eventually(lambda: states(browser)[0] == "refused")
-    assert rows(browser)[0].startswith("The connection broke off.")
-    slow(browser)
+    with cut_off(browser):
+        eventually(lambda: states(browser)[0] == "refused")
+        assert rows(browser)[0].startswith("The connection broke off.")
     assert gateway.head(cut.name).status == 404
 
 
