@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -84,22 +83,12 @@ def id_fields(browser: Browser) -> list[WebElement]:
     return browser.find_elements(By.CSS_SELECTOR, "#uploads input")
 
 
-def slow(browser: Browser, bytes_per_second: float = -1, *, offline: bool = False) -> None:
+def slow(browser: Browser, bytes_per_second: float = -1) -> None:
     """Lets the browser send and receive so many bytes a second; any number without."""
     browser.execute_cdp_cmd("Network.enable", {})
     limits = dict.fromkeys(("downloadThroughput", "uploadThroughput"), bytes_per_second)
-    browser.execute_cdp_cmd(
-        "Network.emulateNetworkConditions", {**limits, "latency": 0, "offline": offline}
-    )
-
-
-@contextmanager
-def cut_off(browser: Browser) -> Iterator[None]:
-    """While the block runs, the browser is without a network, which it complains of."""
-    slow(browser, offline=True)
-    yield
-    slow(browser)
-    assert all("net::ERR_" in each for each in browser.complaints())
+    command = {**limits, "latency": 0, "offline": False}
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", command)
 
 
 def begin_download(browser: Browser, id: str) -> None:
@@ -219,10 +208,7 @@ def test_what_writes_asks_for_a_token_that_may(
     begin_download(browser, ids[1])
     press(browser, f"Cancel the download of {ids[1]}")
     eventually(lambda: "Cancelled." in browser.text("objects"))
-    begin_download(browser, ids[1])
-    with cut_off(browser):
-        told = "The download broke off, and nothing was saved."
-        eventually(lambda: told in browser.text("objects"))
+    slow(browser)
     assert not browser.downloaded(ids[1])
     press(browser, f"Download {ids[1]}")
     eventually(lambda: browser.downloaded(ids[1]) == body)
@@ -331,21 +317,34 @@ def test_no_upload_replaces_an_object_unless_that_is_asked_for(
     assert gateway.get(made.name).body == made.read_bytes()
 
 
-def test_an_upload_that_is_cut_says_so_and_stores_nothing(
-    gateway: Gateway, browser: Browser, files: Callable[..., list[Path]]
+def test_what_is_cut_says_so_and_is_neither_stored_nor_saved(
+    shared: Stack, guarded: Gateway, browser: Browser, files: Callable[..., list[Path]]
 ) -> None:
-    cut, gone = files(random_id()[:20], 600_000, 600_000)
-    visit(browser, gateway)
+    prefix = random_id()[:20]
+    id = f"{prefix}x"
+    cut, gone = files(prefix, 600_000, 600_000)
+    shared.gateways[0].put(id, os.urandom(600_000))
+    visit(browser, guarded, WRITES)
+    list_from(browser, prefix)
+    eventually(lambda: listed(browser) == [id])
+    begin_download(browser, id)
     choose(browser, [cut, gone])
     gone.unlink()
-    slow(browser, 50_000)
     browser.find_element(By.ID, "start").click()
     eventually(lambda: states(browser) == ["sending", "refused"])
     assert rows(browser)[1].startswith("The file can't be read any more")
-    with cut_off(browser):
-        eventually(lambda: states(browser)[0] == "refused")
-        assert rows(browser)[0].startswith("The connection broke off.")
-    assert gateway.head(cut.name).status == 404
+    eventually(lambda: browser.execute_script("return uploads[0].bar.value"))
+    for worker in guarded.workers():
+        guarded.run("python", "-c", f"import os; os.kill({worker}, 9)")
+    eventually(lambda: states(browser) == ["refused"] * 2)
+    assert rows(browser)[0].startswith("The connection broke off.")
+    told = "The download broke off, and nothing was saved."
+    eventually(lambda: told in browser.text("objects"))
+    slow(browser)
+    assert not browser.downloaded(id)
+    assert shared.gateways[0].head(cut.name).status == 404
+    eventually(lambda: browser.text("summary") == "All nodes answer")
+    assert all("net::ERR_" in each for each in browser.complaints())
 
 
 def test_what_a_node_that_is_down_has_is_refused_with_the_reason(

@@ -68,6 +68,7 @@ async function download(id, show) {
   const told = element("p", "", "result");
   told.setAttribute("role", "status");
   show(told);
+  const stop = new AbortController();
   let begun = false;
   try {
     const head = await ask(`/object/${id}`, { method: "HEAD" });
@@ -77,7 +78,6 @@ async function download(id, show) {
       show();
       return save(`/object/${id}`, name);
     }
-    const stop = new AbortController();
     const reply = await ask(`/object/${id}`, { signal: stop.signal });
     if (!reply.ok) throw new Error(await reason(reply));
     begun = true;
@@ -87,7 +87,7 @@ async function download(id, show) {
     show();
   } catch (error) {
     show(told);
-    if (error.name === "AbortError") tell(told, "Cancelled.");
+    if (stop.signal.aborted) tell(told, "Cancelled.");
     else tell(told, begun ? "The download broke off, and nothing was saved." : said(error), true);
   }
 }

@@ -19,16 +19,20 @@ function add_upload(file) {
   const id = element("input");
   const size = element("span", bytes(file.size), "muted");
   const [head, label] = [element("div", undefined, "head"), element("label", "Id")];
-  const upload = { file, row, id, label, size, state: "ready", bar: progress_bar(`Upload of ${file.name}`), told: element("p", "", "result") };
-  Object.assign(id, { value: proposed_id(file.name), pattern: "[A-Za-z0-9]{1,32}", maxLength: 32, autocomplete: "off", autocapitalize: "off", spellcheck: false, placeholder: "a new one", title: "1 to 32 letters and digits, or none for a new id" });
+  const [bar, told] = [progress_bar(`Upload of ${file.name}`), element("p", "", "result")];
+  const upload = { file, row, id, label, size, bar, told, state: "ready" };
+  Object.assign(id, {
+    value: proposed_id(file.name), pattern: "[A-Za-z0-9]{1,32}", maxLength: 32, placeholder: "a new one",
+    title: "1 to 32 letters and digits, or none for a new id", autocomplete: "off", autocapitalize: "off", spellcheck: false,
+  });
   id.setAttribute("aria-label", `Id of ${file.name}`);
   id.addEventListener("input", check_ids);
   upload.button = button("Remove", `Remove ${file.name}`, "small quiet", () => end_upload(upload));
-  upload.told.setAttribute("role", "status");
-  upload.bar.hidden = true;
+  told.setAttribute("role", "status");
+  bar.hidden = true;
   head.append(element("span", file.name, "file"), size);
   label.append(id);
-  row.append(head, label, upload.button, upload.bar, upload.told);
+  row.append(head, label, upload.button, bar, told);
   uploads.push(upload);
   $("uploads").append(row);
 }
@@ -118,7 +122,7 @@ async function send(upload) {
     await put(upload);
     set_state(upload, "stored", `Stored as ${upload.id.value}`);
   } catch (error) {
-    const cancelled = error.name === "AbortError";
+    const cancelled = upload.stop.signal.aborted;
     const all_sent = cancelled && upload.bar.value === 1 ? " All of it was sent, so it may be stored nevertheless." : "";
     set_state(upload, "refused", cancelled ? `Cancelled.${all_sent}` : said(error), !cancelled);
   }
