@@ -119,7 +119,8 @@ class Gateway:
             return allowed
         if not path.startswith("/object/"):
             if self.tokens and self.status.guarded(path):
-                self.tokens.permit(environ.get("HTTP_AUTHORIZATION", ""), writing=False)
+                given = environ.get("HTTP_AUTHORIZATION", "")
+                environ["objgw.may_write"] = self.tokens.permit(given, writing=False)
             if path == LISTING:
                 return self.listing.answer(environ)
             return self.status.answer(environ)

@@ -24,16 +24,16 @@ class Tokens:
     def __bool__(self) -> bool:
         return bool(self._tokens)
 
-    def permit(self, authorization: str, *, writing: bool) -> None:
-        """Raises Refusal unless the request bears a token for what it wants (RFC 6750).
+    def permit(self, authorization: str, *, writing: bool) -> bool:
+        """Whether the request's token may write.
+
+        Raises Refusal unless the request bears a token for what it wants (RFC 6750).
 
         Digests of equal length are compared, all of them, so that time says nothing of a token.
         """
         scheme, _, token = authorization.partition(" ")
         given = token_digest(token.strip())
-        matches = [
-            may_write for known, may_write in self._tokens if hmac.compare_digest(known, given)
-        ]
+        matches = [writes for known, writes in self._tokens if hmac.compare_digest(known, given)]
         if scheme.lower() != "bearer" or not matches:
             challenge = 'Bearer realm="objgw"' + (
                 ', error="invalid_token"' if authorization else ""
@@ -43,11 +43,13 @@ class Tokens:
                 "Send a valid bearer token.",
                 ("WWW-Authenticate", challenge),
             )
-        if writing and not any(matches):
+        may_write = any(matches)
+        if writing and not may_write:
             challenge = 'Bearer realm="objgw", error="insufficient_scope"'
             raise Refusal(
                 HTTPStatus.FORBIDDEN, "This token may only read.", ("WWW-Authenticate", challenge)
             )
+        return may_write
 
 
 def token_digest(token: str) -> bytes:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 RELEASE = "1.0.0-dev"  # openapi.yaml has the same; https://semver.org
 PACKAGE = Path(__file__).parent
-CODE = (".py", ".html")  # how the names of its files end
+CODE = (".py", ".html", ".css", ".js")  # how the names of its files end
 BESIDE = ("objgw.py", "objgwctl.py", "gunicorn.conf.py")
 
 

@@ -6,17 +6,13 @@ in the workers' folder. No answer has a key, a token, or a node's address.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import logging
 import math
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -24,7 +20,6 @@ from gateway.answers import (
     RETRY_AFTER,
     Answer,
     Environ,
-    Headers,
     Refusal,
     require_reading,
     unavailable,
@@ -39,12 +34,12 @@ from gateway.status.health import SAMPLE_SECONDS, SAMPLES, TICK_SECONDS, Watch
 from gateway.status.logs import stamp
 from gateway.status.metrics import Metrics
 from gateway.status.observation import current
+from gateway.status.page import page
 from gateway.version import version
 
 log = logging.getLogger("objgw.status")
 
 BEGIN_SECONDS = 1.0  # that a question about health may wait in a worker that has just begun
-PAGE_FILE = Path(__file__).with_name("page.html")
 OPEN = frozenset({"/", "/health/live", "/health/ready"})  # asked without a token: they show nothing
 NOT_KEPT = ("Cache-Control", "no-store")
 
@@ -63,8 +58,7 @@ class Status:
             "/metrics": self._metrics_text,
         }
         if discovery.settings.page == "on":
-            self._page_body = PAGE_FILE.read_bytes()
-            self._page_headers = page_headers(self._page_body)
+            self._page_headers, self._page_body = page()
             self._routes |= {"/": self._page, "/status.json": self._status}
 
     def start(self) -> None:
@@ -217,6 +211,7 @@ class Status:
             "samples": SAMPLES,
             "points": history["points"],
         }
+        report["may_write"] = environ.get("objgw.may_write", True)
         return document(report)
 
     def _page(self, _environ: Environ) -> Answer:
@@ -242,32 +237,3 @@ def told_usage(usage: dict[str, Any] | None) -> dict[str, Any] | None:
     if usage is None:
         return None
     return {**usage, "counted_at": moment(usage["counted_at"]), "at": moment(usage["at"])}
-
-
-def page_headers(page: bytes) -> Headers:
-    """The page's headers.
-
-    Its one script and its one style are the only ones that a browser takes, by their hashes.
-
-    https://www.w3.org/TR/CSP3/#grammardef-hash-source
-    """
-    policy = [
-        "default-src 'none'",
-        "connect-src 'self'",
-        "img-src data:",
-        "base-uri 'none'",
-        "form-action 'none'",
-    ]
-    policy.append("frame-ancestors 'none'")
-    for kind in ("script", "style"):
-        found = re.search(rb"<%b>(.*?)</%b>" % (kind.encode(), kind.encode()), page, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(found[1] if found else b"").digest()).decode()
-        policy.append(f"{kind}-src 'sha256-{digest}'")
-    return [
-        ("Content-Type", "text/html; charset=utf-8"),
-        ("Content-Length", str(len(page))),
-        ("Content-Security-Policy", "; ".join(policy)),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Referrer-Policy", "no-referrer"),
-        ("Cache-Control", "no-cache"),
-    ]

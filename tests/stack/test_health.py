@@ -153,6 +153,12 @@ def test_where_there_are_tokens_only_what_shows_nothing_is_open(shared: Stack) -
                 gateway.request("GET", path, headers={"Authorization": f"Bearer {token}"}).status
                 == 200
             )
+    may_write = []
+    for token in tokens.values():
+        sent = {"Authorization": f"Bearer {token}"}
+        status = json.loads(gateway.request("GET", "/status.json", headers=sent).body)
+        may_write.append(status["may_write"])
+    assert may_write == [True, False]
     assert not re.search("treepotato|baconpapaya|bluegreen", gateway.logs())
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from docker.models.networks import Network
-from selenium import webdriver
 from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -22,141 +19,21 @@ from selenium.webdriver.common.keys import Keys
 from gateway.links import make_link
 from gateway.nodes.layout import Layout
 from gateway.nodes.work import LOCK
+from tests.harness.browser import BROKEN, Browser, open_page, row_of
 from tests.harness.engine import LAYOUT_BUCKET
 from tests.harness.gateway import Gateway
 from tests.harness.http import store
 from tests.harness.layout import record_of, write_record
 from tests.harness.stack import Stack
-from tests.harness.waiting import eventually, random_id, still_network
-
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--window-size=1200,900",
-)  # fmt: skip
-
-
-# The values that are on more than one line, and whether something is wider than the screen.
-BROKEN = """
-const wraps = (each) => {
-  const range = document.createRange();
-  range.selectNodeContents(each);
-  const lines = [...range.getClientRects()].filter((box) => box.width > 1).map((box) => box.bottom);
-  return lines.length && Math.max(...lines) - Math.min(...lines) > 6;
-};
-const values = [...document.querySelectorAll(".state, .number, .disk .muted, #nodes td:first-child, button, h1, h2")];
-const broken = values.filter(wraps).map((each) => each.innerText);
-return document.documentElement.scrollWidth > innerWidth ? [...broken, "the page"] : broken;
-"""  # noqa: E501
-
+from tests.harness.waiting import eventually, random_id
 
 PHOTO = 'Kiös "100%" \'n🍃'  # a file's name, which isn't ASCII and has what a header must not
-
-
-class Browser(webdriver.Chrome):
-    """Chromium, with what a person does on the page."""
-
-    def __init__(self, folder: Path) -> None:
-        self.downloads = folder / "downloads"
-        options = webdriver.ChromeOptions()
-        for flag in (*FLAGS, f"--user-data-dir={folder / 'profile'}"):
-            options.add_argument(flag)
-        options.add_experimental_option(
-            "prefs", {"download.default_directory": str(self.downloads)}
-        )
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        super().__init__(options, webdriver.ChromeService("/usr/bin/chromedriver"))
-
-    def look(self, width: int = 1200, height: int = 900, scheme: str = "light") -> None:
-        """Be a screen of this width, in pixels, of a person who likes it light or dark."""
-        media = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-
-    def text(self, id: str) -> str:
-        return self.find_element(By.ID, id).text
-
-    def shoot(self, name: str) -> None:
-        """Keep a picture of the whole page where SCREENSHOTS says, if it does."""
-        if folder := os.environ.get("SCREENSHOTS"):
-            metrics = self.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-            clip = {
-                "x": 0,
-                "y": 0,
-                "width": metrics["width"],
-                "height": metrics["height"],
-                "scale": 1,
-            }
-            shot = self.execute_cdp_cmd(
-                "Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip}
-            )
-            (Path(folder) / f"{name}.png").write_bytes(base64.b64decode(shot["data"]))
-
-    def shoot_all(self, name: str) -> None:
-        """The same in light and dark, and on a phone, where it looks whether a value is broken."""
-        for scheme in ("light", "dark"):
-            self.look(scheme=scheme)
-            self.shoot(f"{name}-{scheme}")
-        self.look(390, 844)
-        assert self.execute_script(BROKEN) == []
-        self.shoot(f"{name}-390")
-        self.look()
-
-    def complaints(self) -> list[str]:
-        """The console's errors and violations of the policy; no refusals of the gateway, no advice
-        to use HTTPS.
-        """
-        messages = [entry["message"] for entry in self.get_log("browser")]  # type: ignore[no-untyped-call]
-        return [
-            each
-            for each in messages
-            if not re.search("responded with a status|insecure connection", each)
-        ]
-
-    def downloaded(self, id: str) -> bytes:
-        """What was saved; the browser adds to the name what the type calls for."""
-        return next((file.read_bytes() for file in self.downloads.glob(f"{id}*")), b"")
-
-
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with still_network():
-        browser = Browser(tmp_path_factory.mktemp("chromium"))
-    try:
-        yield browser
-    finally:
-        browser.quit()
-
-
-@pytest.fixture
-def browser(chromium: Browser) -> Iterator[Browser]:
-    """One that is open anyway, on an empty page: the gateway's page keeps nothing in it."""
-    with still_network():
-        chromium.look()
-        try:
-            yield chromium
-            assert chromium.complaints() == []
-        finally:
-            chromium.get("about:blank")
-            chromium.complaints()
 
 
 @pytest.fixture
 def elsewhere(stack: Stack) -> Network:
     """Another network, made before there is a browser, which takes a new one for a lost one."""
     return stack.add_network()
-
-
-def open_page(browser: Browser, gateway: Gateway) -> None:
-    browser.get(f"http://{gateway.address}:3000/")
-
-
-def row_of(browser: Browser, node: str) -> str:
-    """The text of the node's row; empty before the page has drawn it."""
-    script = "return [...document.querySelectorAll('#nodes tr')].map((row) => row.innerText)"
-    rows: list[str] = browser.execute_script(script)
-    return next((row for row in rows if node in row), "")
 
 
 def test_a_person_uploads_looks_up_and_downloads(
@@ -168,9 +45,14 @@ def test_a_person_uploads_looks_up_and_downloads(
     photo = tmp_path / f"{PHOTO}.png"
     photo.write_bytes(body)
     browser.find_element(By.ID, "file").send_keys(str(photo))
-    browser.find_element(By.ID, "new-id").send_keys(id)
-    browser.find_element(By.CSS_SELECTOR, "#upload button").click()
-    eventually(lambda: browser.text("uploaded") == f"Stored {photo.name}, 1.9 MiB, as {id}")
+    own = browser.find_element(By.CSS_SELECTOR, "#uploads input")
+    assert own.get_property("value") == "Kios100npng"
+    own.clear()
+    own.send_keys(id)
+    browser.find_element(By.ID, "start").click()
+    eventually(lambda: browser.text("uploads").split("\n")[0] == photo.name.replace("\n", " "))
+    eventually(lambda: f"Stored as {id}" in browser.text("uploads"))
+    browser.find_element(By.ID, "id").send_keys(id, Keys.ENTER)
     eventually(lambda: shared.owner(id).name in browser.text("found"))
     assert "image/png" in browser.text("found")
     assert "1.9 MiB (2,000,000 bytes)" in browser.text("found")
@@ -187,8 +69,9 @@ def test_a_person_uploads_looks_up_and_downloads(
     eventually(lambda: [file.name for file in browser.downloads.glob("Ki*")] == [kept])
     # a new id is made where none is given
     browser.find_element(By.ID, "file").send_keys(str(photo))
-    browser.find_element(By.CSS_SELECTOR, "#upload button").click()
-    stored = eventually(lambda: re.search(r", as ([a-z0-9]{16})$", browser.text("uploaded")))
+    browser.find_element(By.CSS_SELECTOR, "#uploads li:last-child input").clear()
+    browser.find_element(By.ID, "start").click()
+    stored = eventually(lambda: re.search(r"as ([a-z0-9]{16})\b", browser.text("uploads")))
     assert four.get(stored[1]).body == body
     eventually(lambda: re.search(r"Counted \d+ s ago", browser.text("counted")))
     eventually(

@@ -22,8 +22,10 @@ def test_the_contract_for_machines_has_the_same_release() -> None:
 
 def test_the_digest_is_of_what_the_code_is_and_of_nothing_else(tmp_path: Path) -> None:
     package = tmp_path / "gateway"
-    (package / "status").mkdir(parents=True)
-    (package / "status" / "page.html").write_text("<p>")
+    (package / "status" / "web").mkdir(parents=True)
+    page = [f"gateway/status/web/page.{kind}" for kind in ("html", "css", "js")]
+    for path in page:
+        (tmp_path / path).write_text("of the page")
     (package / "a.py").write_text("one = 1")
     (tmp_path / "objgw.py").write_text("app = None")
     seen = [digest(package)]
@@ -31,10 +33,10 @@ def test_the_digest_is_of_what_the_code_is_and_of_nothing_else(tmp_path: Path) -
     (package / "__pycache__" / "a.pyc").write_text("compiled")
     (tmp_path / "conftest.py").write_text("tests aren't in the image")
     assert digest(package) == seen[0]
-    for path in ("gateway/status/page.html", "gateway/a.py", "objgw.py"):
+    for path in (*page, "gateway/a.py", "objgw.py"):
         with (tmp_path / path).open("a") as file:
             file.write(" ")
         seen.append(digest(package))
     (package / "a.py").rename(package / "b.py")
     seen.append(digest(package))
-    assert len({*seen}) == 5
+    assert len({*seen}) == 7
