@@ -138,9 +138,13 @@ if (what === "put_get") {
 
 
 class Node(Client):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        program = "\n".join([*blocks("js"), *blocks("js node"), NODE])
+        (folder / "client.mjs").write_text(program)
+
     def command(self, what: str, id: str) -> list[str]:
         program = self.folder / "client.mjs"
-        program.write_text("\n".join([*blocks("js"), *blocks("js node"), NODE]))
         return ["node", str(program), what, id]
 
 
@@ -202,16 +206,17 @@ func main() {
 
 
 class Go(Client):
-    def command(self, what: str, id: str) -> list[str]:
-        program = self.folder / "client"
-        if not program.exists():
-            source = self.folder / "main.go"
-            source.write_text("\n".join([*blocks("go"), GO]))
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.program = folder / "client"
+        if not self.program.exists():
+            (folder / "main.go").write_text("\n".join([*blocks("go"), GO]))
             env = {**os.environ, "GOCACHE": "/tmp/gocache", "GOTOOLCHAIN": "local"}
-            subprocess.run(["go", "vet", source.name], cwd=self.folder, env=env, check=True)
-            build = ["go", "build", "-o", program.name, source.name]
-            subprocess.run(build, cwd=self.folder, env=env, check=True)
-        return [str(program), what, id]
+            for command in (["vet", "main.go"], ["build", "-o", "client", "main.go"]):
+                subprocess.run(["go", *command], cwd=folder, env=env, check=True)
+
+    def command(self, what: str, id: str) -> list[str]:
+        return [str(self.program), what, id]
 
 
 BROWSER = """
