@@ -53,6 +53,7 @@ from gateway.s3.body import BodyError
 from gateway.server.start import require_configuration
 from gateway.settings import Settings, read_or_exit
 from gateway.status.metrics import Metrics
+from gateway.status.observation import current
 from gateway.status.recorder import LISTING, Recorder
 from gateway.status.routes import Status
 
@@ -126,7 +127,9 @@ class Gateway:
             return self.status.answer(environ)
         query, most = environ.get("QUERY_STRING"), None
         link = link_of(query) if query else None
-        if self.tokens and link is None:
+        if link is not None:
+            current.get().link = True
+        elif self.tokens:
             self.tokens.permit(
                 environ.get("HTTP_AUTHORIZATION", ""), writing=method not in ("GET", "HEAD")
             )

@@ -25,7 +25,7 @@ import statistics
 import sys
 import tarfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -143,40 +143,35 @@ def measure(name: str, command: list[str], objects: int) -> dict[str, Any]:
     return result
 
 
-def read_lines(gateway: Target) -> int:
-    """Reads the list as lines, to its end; how many they are. Their ids are sorted."""
+def read_lines(gateway: Target) -> Iterator[str]:
+    """Reads the list as lines, to its end: the ids."""
     with closing(connect(gateway.pid, gateway.port)) as connection:
         connection.request("GET", "/objects", headers={"Accept": "application/x-ndjson"})
-        reply, lines, last = connection.getresponse(), 0, ""
-        for line in reply:
-            before, last = last, json.loads(line)["id"]
-            if not before < last:
-                raise BenchError(f"{last} is listed after {before}")
-            lines += 1
-    return lines
+        for line in connection.getresponse():
+            yield json.loads(line)["id"]
 
 
-def read_pages(gateway: Target) -> int:
-    """Reads all pages; how many objects they have."""
-    objects, after = 0, ""
+def read_pages(gateway: Target) -> Iterator[str]:
+    """Reads all pages: the ids."""
+    after = ""
     while after is not None:
         status, body = gateway.ask("GET", f"/objects?after={after}")
         if status != 200:
             raise BenchError(f"a page is {status}: {body[:300]!r}")
         page = json.loads(body)
-        objects, after = objects + len(page["objects"]), page["next"]
-    return objects
+        yield from (each["id"] for each in page["objects"])
+        after = page["next"]
 
 
 def lists(gateway: Target, objects: int) -> list[dict[str, Any]]:
     """What the gateway needs for the list."""
     (worker,) = children(gateway.pid)
-    results = []
+    results, ids = [], sorted(f"scale{number}" for number in range(objects))
     for command, read in (("GET /objects, lines", read_lines), ("GET /objects, pages", read_pages)):
         Path(f"/proc/{worker}/clear_refs").write_text("5")  # the peak begins anew
         began = time.monotonic()
-        if (seen := read(gateway)) != objects:
-            raise BenchError(f"{command} has {seen} of {objects} objects")
+        if list(read(gateway)) != ids:
+            raise BenchError(f"{command} hasn't exactly the {objects} ids that are there")
         seconds = round(time.monotonic() - began, 1)
         status = Path(f"/proc/{worker}/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024

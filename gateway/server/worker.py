@@ -43,7 +43,7 @@ from gateway.server.response import Response
 from gateway.status.observation import STOPPED, current
 
 # What may have the signature of a link, in an error that quotes the request.
-SECRET = re.compile(r"(\?|signature=)[^\s'\"]*")
+SECRET = re.compile(r"(\?|signature)[^\s'\"]*", re.IGNORECASE)
 ACCEPTED = 8  # connections at once
 
 

@@ -45,6 +45,7 @@ class Observation:
         "bytes",
         "client",
         "counted",
+        "link",
         "method",
         "node",
         "path",
@@ -75,6 +76,7 @@ class Observation:
         self.reason = ""  # why the request is refused, or broken off
         self.upstream = 0.0  # seconds from sending the node a request to the head of its answer
         self.counted = True  # False where it is about the gateway itself
+        self.link = False  # whether it goes by a link, and not by a token
 
     def asks(self, node: str, attempt: int, length: int) -> None:
         """Notes that a node is to be asked, for the first time (attempt 0) or again.

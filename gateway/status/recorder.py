@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 
@@ -21,13 +22,15 @@ from gateway.nodes.placement import OBJECT_ID
 from gateway.settings import Settings
 from gateway.status.logs import REQUEST_ID, Lines, stamp
 from gateway.status.metrics import Metrics
-from gateway.status.observation import CountedBody, Observation, current
+from gateway.status.observation import ALL_NODES, CountedBody, Observation, current
 
 log = logging.getLogger("objgw.status")
 
 METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 LISTING = "/objects"  # the path of the listing
 LISTS = "LIST"  # the label of its requests, which take longer than those for one object
+# What may be the signature of a link, in the path of who encoded the `?` before it.
+SIGNATURE = re.compile(r"(?<=signature).+", re.IGNORECASE | re.DOTALL)
 RETRY_LOG_SECONDS = 10.0  # for which one line tells of a node's retries
 Observe = Callable[[float], None]
 
@@ -66,7 +69,7 @@ class Recorder:
     def counted(self, observation: Observation, seconds: float) -> None:
         """Counts a request that is over."""
         method = observation.method if observation.method in METHODS else "other"
-        if observation.path == LISTING:
+        if observation.path == LISTING and method in ("GET", "HEAD"):
             method = LISTS
         key = (method, observation.status, observation.node)
         observers = self._observers.get(key)
@@ -111,27 +114,31 @@ def text_line(observation: Observation, seconds: float, complete: bool) -> str:
     """A line of the access log to read."""
     method, target = observation.method, plain_id(observation)
     if target is None:
-        method, target = ascii(method[:20])[1:-1], ascii(observation.path[:80])
+        method, target = ascii(method[:20])[1:-1], ascii(shown_path(observation))
     return (
         f"{stamp(time.time())} INFO objgw.access {method} {target} {observation.status} "
         f"node={observation.node} "
         f"bytes={observation.bytes} seconds={seconds:.6f} request={observation.request_id}"
-        f"{'' if complete else ' broken off'}{text_reason(observation)}\n"
+        f"{'' if complete else ' broken off'}{text_more(observation)}\n"
     )
 
 
-def text_reason(observation: Observation) -> str:
-    """What a line says in addition of a request that was refused or broken off: why, and for whom.
+def says_more(observation: Observation) -> bool:
+    """Whether a line says who asked: of refusals, of what broke off, of lists, and of links."""
+    return bool(observation.reason) or observation.link or observation.node == ALL_NODES
+
+
+def text_more(observation: Observation) -> str:
+    """What such a line says in addition: for whom it was, and why it was refused or broken off.
 
     The reason is what the client was told.
     """
-    if not observation.reason:
+    if not says_more(observation):
         return ""
     token = token_of(observation)
-    return (
-        f" client={observation.client or '-'}{f' token={token}' if token else ''} "
-        f"reason={json.dumps(observation.reason)}"
-    )
+    by = " link" if observation.link else f" token={token}" if token else ""
+    reason = f" reason={json.dumps(observation.reason)}" if observation.reason else ""
+    return f" client={observation.client or '-'}{by}{reason}"
 
 
 def json_line(observation: Observation, seconds: float, complete: bool) -> str:
@@ -139,35 +146,43 @@ def json_line(observation: Observation, seconds: float, complete: bool) -> str:
     key, method, target = "id", observation.method, plain_id(observation)
     if target is None:
         key, method = "path", json.dumps(method[:20])[1:-1]
-        target = json.dumps(observation.path[:80])[1:-1]
+        target = json.dumps(shown_path(observation))[1:-1]
     return (
         f'{{"time": "{stamp(time.time())}", "level": "info", "logger": "objgw.access", '
         f'"method": "{method}", "{key}": "{target}", "status": {observation.status}, '
         f'"node": "{observation.node}", '
         f'"bytes": {observation.bytes}, "seconds": {seconds:.6f}, '
         f'"complete": {"true" if complete else "false"}, "request": "{observation.request_id}"'
-        f"{json_reason(observation)}}}\n"
+        f"{json_more(observation)}}}\n"
     )
 
 
-def json_reason(observation: Observation) -> str:
-    """The same as `text_reason`, as members of the line's object."""
-    if not observation.reason:
+def json_more(observation: Observation) -> str:
+    """The same as `text_more`, as members of the line's object."""
+    if not says_more(observation):
         return ""
+    link = ', "link": true' if observation.link else ""
+    reason = f', "reason": {json.dumps(observation.reason)}' if observation.reason else ""
     return (
         f', "client": {json.dumps(observation.client)}, '
-        f'"token": {json.dumps(token_of(observation) or None)}, '
-        f'"reason": {json.dumps(observation.reason)}'
+        f'"token": {json.dumps(token_of(observation) or None)}{link}{reason}'
     )
 
 
 def token_of(observation: Observation) -> str:
     """The beginning of the SHA-256 of the bearer token that came, valid or not; empty without one.
 
-    It tells tokens apart, and isn't one.
+    It tells tokens apart, and isn't one. Beside a link no token is looked at.
     """
+    if observation.link:
+        return ""
     scheme, _, token = observation.authorization.partition(" ")
     return token_digest(token.strip()).hex()[:8] if scheme.lower() == "bearer" else ""
+
+
+def shown_path(observation: Observation) -> str:
+    """The beginning of a path that can be any text, without what may be the signature of a link."""
+    return SIGNATURE.sub("...", observation.path[:1000])[:80]
 
 
 def plain_id(observation: Observation) -> str | None:

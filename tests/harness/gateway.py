@@ -1,7 +1,7 @@
 """One gateway, a container of the image under test, and the answers that it gives.
 
-Two checks hold for every answer and every gateway of every test: no refusal shows a node's keys or
-address, and no log shows its secret key.
+Three checks hold for every answer and every gateway of every test: openapi.yaml has the answer, no
+refusal shows a node's keys or address, and no log shows its secret key.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import docker.errors
 from docker.models.containers import Container
 from docker.models.networks import Network
 
+from tests.harness.contract import assert_in_contract
 from tests.harness.engine import Lab, read_in
 from tests.harness.node import Node
 from tests.harness.processes import Process, Watch
@@ -103,6 +104,7 @@ class Session:
             self.connection.close()  # the next request makes a new one
             raise
         self.gateway.assert_discreet(answer)
+        assert_in_contract(method, path, answer.status, answer.headers)
         return answer
 
 

@@ -186,15 +186,24 @@ def test_no_signature_and_no_key_is_in_the_log(linked: Gateway) -> None:
     ):
         for link in (read(random_id()), store(random_id(), 10)):
             sent.append(link[-64:])
-            with Wire(linked) as wire:
-                wire.send(text.format(link).encode())
-                wire.half_close()
-                told = wire.rest()
-            assert link[-64:].encode() not in told, text
+            encoded = link.replace("?", "%3F").replace("=", "%3D").replace("&", "%26")
+            for each in (link, encoded, link.replace("?", "&")):
+                with Wire(linked) as wire:
+                    wire.send(text.format(each).encode())
+                    wire.half_close()
+                    told = wire.rest()
+                assert link[-64:].encode() not in told, text
+    signature = read(last)[-64:]  # the first of its digits in a short path would be logged
+    assert linked.request("GET", f"/object/a%3Fsignature%3D{signature}").status == 401
+    assert (
+        linked.request("GET", f"/object/a%3Fsignature%3D{signature}", headers=TOKEN).status == 400
+    )
+    assert linked.request("GET", read(last), headers=TOKEN).status == 404
     linked.get(last, headers=TOKEN)
-    assert linked.lines(f"GET {last} ")
+    assert re.search(r"client=[0-9.]+ link reason=\"", linked.lines(f"GET {last} 404 ")[0])
+    eventually(lambda: len(linked.lines(f"GET {last} 404 ")) == 2)
     log = linked.logs()
-    assert [each for each in (*sent, NEW, OLD) if each in log] == []
+    assert [each for each in (*sent, signature, NEW, OLD) if each[:12] in log] == []
 
 
 # What is sent, and the status of the answer, which the app gives or the server by itself.

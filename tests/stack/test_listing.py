@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import io
 import json
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator
@@ -184,7 +185,10 @@ def test_a_list_is_counted_and_logged_as_one(shared: Stack, listed: tuple[str, l
         sent = gateway.request("GET", f"/objects?prefix={listed[0]}", headers=headers)
         assert sent.headers["Server-Timing"].startswith("upstream;dur=")
         line = f"GET '/objects' 200 node=all bytes={len(sent.body)} "
-        eventually(lambda line=line: [each for each in access_lines(gateway) if line in each])
+        (told,) = eventually(
+            lambda line=line: [each for each in access_lines(gateway) if line in each]
+        )
+        assert re.search(r" seconds=[0-9.]+ request=\w+ client=[0-9.]+$", told)
     assert not [line for line in access_lines(gateway) if "/objects" in line and "broken" in line]
     gateway.request("GET", "/objects?limit=0")
     counted = requests(gateway) - before

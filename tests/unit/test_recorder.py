@@ -13,7 +13,7 @@ import pytest
 from gateway.answers import Answer, Refusal
 from gateway.settings import Settings
 from gateway.status.metrics import Metrics
-from gateway.status.observation import Observation
+from gateway.status.observation import ALL_NODES, Observation
 from gateway.status.recorder import Recorder, json_line, text_line
 
 SECRET = "treepotato1"
@@ -91,6 +91,68 @@ def test_the_line_of_a_download_that_is_broken_off_says_by_whom(
     assert f'request=r1 broken off client=10.0.0.1 reason="The {by} ' in text
     assert document["complete"] is False
     assert document["reason"].startswith(f"The {by} ")
+
+
+# Whether it goes by a link, the node, the token that came: what the line says besides, and as JSON.
+WHO: dict[str, tuple[bool, str, str, str, dict[str, Any]]] = {
+    "a list": (False, ALL_NODES, SECRET, f" token={TOKEN}", {"token": TOKEN}),
+    "a list for everyone": (False, ALL_NODES, "", "", {"token": None}),
+    "a link": (True, "node-1", "", " link", {"token": None, "link": True}),
+    "a link, and a token": (True, "node-1", SECRET, " link", {"token": None, "link": True}),
+}
+
+
+@pytest.mark.parametrize("row", WHO)
+def test_the_line_of_a_list_and_of_a_link_says_who_asked(recorder: Recorder, row: str) -> None:
+    link, node, sent, said, members = WHO[row]
+    observation = observed(recorder, HTTP_AUTHORIZATION=f"Bearer {sent}" if sent else "")
+    observation.link, observation.node = link, node
+    observation.end(Answer("200 OK", [], [b"12345"]))
+    text, document = lines(observation)
+    assert text.endswith(f" request=r1 client=10.0.0.1{said}\n")
+    assert members.items() <= document.items()
+    assert document["client"] == "10.0.0.1"
+    assert "reason" not in document
+
+
+@pytest.mark.parametrize("between", ["=", "%3D", ":", ""])
+@pytest.mark.parametrize("before", ["?", "&", "?expires=1&", "/?SIGNATURE=1&"])
+def test_no_line_has_the_signature_of_a_link_whose_query_became_part_of_the_path(
+    recorder: Recorder, before: str, between: str
+) -> None:
+    path = f"/object/a{before}signature{between}{'0af' * 21}0"
+    observation = observed(recorder, PATH_INFO=path)
+    observation.end(Refusal(HTTPStatus.BAD_REQUEST, "No id.").answer())
+    text, document = lines(observation)
+    assert "0af" not in text + str(document)
+    assert document["path"].startswith("/object/a")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "label"),
+    [
+        ("GET", "/objects", "LIST"),
+        ("HEAD", "/objects", "LIST"),
+        ("OPTIONS", "/objects", "other"),
+        ("DELETE", "/objects", "DELETE"),
+        ("GET", "/object/objects", "GET"),
+        ("OPTIONS", "/object/abc", "other"),
+        ("OPTIONS", "/health", "other"),
+    ],
+)
+def test_a_list_is_counted_as_one_and_no_other_request_is(
+    recorder: Recorder, method: str, path: str, label: str
+) -> None:
+    def count() -> float:
+        labels = {"method": label, "status": "299", "node": "none"}
+        name = "objgw_request_seconds_count"
+        return recorder.metrics._own.get_sample_value(name, labels) or 0.0
+
+    before = count()
+    observed(recorder, method, PATH_INFO=path, **{"wsgi.input": io.BytesIO()}).end(
+        Answer("299 Counted", [], [])
+    )
+    assert count() == before + 1
 
 
 def test_the_line_of_a_request_that_succeeds_has_nothing_more_to_say(recorder: Recorder) -> None:
