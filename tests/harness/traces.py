@@ -145,9 +145,12 @@ class TracedGateway(Client):
         return os.pread(self._log, os.fstat(self._log).st_size, 0).decode(errors="replace")
 
     def stop(self) -> int:
-        """Ends it as `docker stop` does, and gives its exit code."""
+        """Ends it as `docker stop` does, and gives its exit code.
+
+        It takes seconds. By itself the SDK would wait for half a minute.
+        """
         self._process.terminate()
-        return self._process.wait(60)
+        return self._process.wait(25)
 
     def close(self) -> None:
         """Ends it, however it is."""

@@ -243,21 +243,22 @@ def test_what_is_not_exported_yet_is_when_the_gateway_stops(
 def test_a_collector_that_is_down_or_hangs_is_one_line_and_delays_nothing(
     shared: Stack, how: str
 ) -> None:
+    id = shared.id_of(shared.nodes[0])
     with hanging() as endpoint, traced(
         shared,
         "127.3.18.3",
         OTEL_EXPORTER_OTLP_ENDPOINT=endpoint if how == "hanging" else "http://127.0.0.1:9",
-        OTEL_EXPORTER_OTLP_TIMEOUT="1",
+        OTEL_EXPORTER_OTLP_TIMEOUT="3600",
         OTEL_BSP_SCHEDULE_DELAY="1",
         OTEL_BSP_MAX_QUEUE_SIZE="10",
         OTEL_BSP_MAX_EXPORT_BATCH_SIZE="10",
+        GUNICORN_CMD_ARGS="--graceful-timeout 3600",
     ) as gateway:  # fmt: skip
-        eventually(lambda: "objgw.traces" in gateway.logs())
-        id = shared.id_of(shared.nodes[0])
         gateway.put(id, b"12345")
         with gateway.session() as session:
             for _ in range(200):
                 assert session.request("GET", f"/object/{id}").body == b"12345"
+        eventually(lambda: "objgw.traces" in gateway.logs())
         assert gateway.stop() == 0
         told = [line for line in gateway.logs().splitlines() if "objgw.traces" in line]
         assert len(told) == 1
