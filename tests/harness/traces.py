@@ -23,6 +23,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from gateway.ctl.memory import CHECKOUT, end, start
 from tests.harness.gateway import Client
+from tests.harness.local import loopback_address
 from tests.harness.stack import Stack
 
 
@@ -124,14 +125,14 @@ def hanging() -> Iterator[str]:
 class TracedGateway(Client):
     """A gateway in a process, with these variables."""
 
-    def __init__(self, stack: Stack, address: str, env: Mapping[str, str]) -> None:
-        self.stack, self.address, self.concurrency = stack, address, 1
+    def __init__(self, stack: Stack, env: Mapping[str, str]) -> None:
+        self.stack, self.address, self.concurrency = stack, loopback_address(), 1
         self._log = os.memfd_create("log")
         nodes = "\n".join(
             f"{node.name}=http://{node.user}:{node.password}@{node.address}:{node.port}"
             for node in stack.nodes
         )
-        options = ["--config", "gunicorn.conf.py", "-b", f"{address}:3000", "objgw:app"]
+        options = ["--config", "gunicorn.conf.py", "-b", f"{self.address}:3000", "objgw:app"]
         self._process = start(
             options,
             folder=CHECKOUT,
@@ -160,9 +161,9 @@ class TracedGateway(Client):
 
 
 @contextmanager
-def traced(stack: Stack, address: str, **env: str) -> Iterator[TracedGateway]:
+def traced(stack: Stack, **env: str) -> Iterator[TracedGateway]:
     """A gateway in a process while the block runs; it serves when the block begins."""
-    gateway = TracedGateway(stack, address, env)
+    gateway = TracedGateway(stack, env)
     try:
         gateway.wait_up()
         gateway.wait_ready()

@@ -99,7 +99,6 @@ def exporting(shared: Stack, collector: Collector) -> Iterator[TracedGateway]:
     """A gateway that exports spans at once."""
     with traced(
         shared,
-        "127.3.18.1",
         OTEL_EXPORTER_OTLP_ENDPOINT=collector.endpoint,
         OTEL_EXPORTER_OTLP_HEADERS=f"authorization=Bearer%20{SECRET}",
         OTEL_BSP_SCHEDULE_DELAY="100",
@@ -226,7 +225,6 @@ def test_what_is_not_exported_yet_is_when_the_gateway_stops(
 ) -> None:
     with traced(
         shared,
-        "127.3.18.2",
         OTEL_TRACES_EXPORTER="otlp",
         OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=f"{collector.endpoint}/v1/traces",
         OTEL_BSP_SCHEDULE_DELAY="3600000",
@@ -246,7 +244,6 @@ def test_a_collector_that_is_down_or_hangs_is_one_line_and_delays_nothing(
     id = shared.id_of(shared.nodes[0])
     with hanging() as endpoint, traced(
         shared,
-        "127.3.18.3",
         OTEL_EXPORTER_OTLP_ENDPOINT=endpoint if how == "hanging" else "http://127.0.0.1:9",
         OTEL_EXPORTER_OTLP_TIMEOUT="3600",
         OTEL_BSP_SCHEDULE_DELAY="1",
