@@ -59,6 +59,8 @@ SECRET = re.compile(r"[^\s'\"/]*@|\?[^\s'\")]*")
 METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "POST", "PATCH", "TRACE"})
 OBJECT, LISTING = "/object/", "/objects"
 PATH_MAX = 80  # characters of a path, as in the log
+HOST_MAX = 255  # of the Host header, as of a name (RFC 1035, 2.3.4)
+PORT = re.compile(r":\d*\Z")
 
 
 class Spans:
@@ -87,21 +89,7 @@ class Spans:
     ) -> Traced:
         """The trace of a request that has just come, with a span that has begun."""
         parent = Context() if came is None else set_span_in_context(remote(came), Context())
-        method, path = observation.method, observation.path
-        route = f"{OBJECT}{{id}}" if path.startswith(OBJECT) else path if path == LISTING else ""
-        known = method if method in METHODS else "_OTHER"
-        attributes = {
-            "http.request.method": known,
-            "url.path": path[:PATH_MAX],
-            "url.scheme": environ["wsgi.url_scheme"],
-            "client.address": observation.client,
-            "objgw.request_id": observation.request_id,
-        }
-        if route:
-            attributes["http.route"] = route
-        if host := environ.get("HTTP_HOST", ""):
-            attributes["server.address"] = re.sub(r":\d*\Z", "", host)
-        name = f"{'HTTP' if known == '_OTHER' else known} {route}".strip()
+        name, attributes = described(environ, observation)
         span = self._tracer.start_span(name, parent, SpanKind.SERVER, attributes)
         return Traced(self._tracer, span)
 
@@ -163,6 +151,25 @@ class Traced:
         elif status >= "500":
             failed(span, status, observation.reason)
         span.end()
+
+
+def described(environ: Environ, observation: Observation) -> tuple[str, dict[str, str]]:
+    """The name of the span of a client's request, and what is known of it at its begin."""
+    method, path = observation.method, observation.path
+    route = f"{OBJECT}{{id}}" if path.startswith(OBJECT) else path if path == LISTING else ""
+    known = method if method in METHODS else "_OTHER"
+    attributes = {
+        "http.request.method": known,
+        "url.path": path[:PATH_MAX],
+        "url.scheme": environ["wsgi.url_scheme"],
+        "client.address": observation.client,
+        "objgw.request_id": observation.request_id,
+    }
+    if route:
+        attributes["http.route"] = route
+    if host := environ.get("HTTP_HOST", ""):
+        attributes["server.address"] = PORT.sub("", host)[:HOST_MAX]
+    return f"{'HTTP' if known == '_OTHER' else known} {route}".strip(), attributes
 
 
 def remote(came: TraceContext) -> NonRecordingSpan:
