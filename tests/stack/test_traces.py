@@ -59,6 +59,20 @@ def test_without_the_packages_a_trace_is_passed_on_to_log_and_node(
     assert {name: got.get(name) for name in headers} == headers
 
 
+def test_each_request_of_a_kept_connection_has_its_own_trace(
+    shared: Stack, gateway: Gateway
+) -> None:
+    """Headers that come again as they were aren't read again (`gateway.server.fastpath`)."""
+    (first, _, of_first), (second, _, of_second) = new_trace(), new_trace()
+    sent = [{}, of_first, of_first, {}, of_second, of_first]
+    ids = [shared.id_of(node) for node in [*shared.nodes, *shared.nodes]]
+    with gateway.session() as session:
+        for id, headers in zip(ids, sent, strict=True):
+            assert session.request("GET", f"/object/{id}", headers=headers).status == 404
+    named = [line_of(gateway, id).partition(" trace=")[2].split(" ")[0] for id in ids]
+    assert named == ["", first, first, "", second, first]
+
+
 def test_a_trace_that_is_not_well_formed_is_as_good_as_none(
     shared: Stack, gateway: Gateway
 ) -> None:
