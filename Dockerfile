@@ -10,9 +10,12 @@ ARG PACKAGES=""
 RUN [ -z "$PACKAGES" ] || (apt-get update && apt-get install -y --no-install-recommends $PACKAGES && rm -rf /var/lib/apt/lists/*)
 
 ARG REQUIREMENTS=requirements.txt
+# OTEL=1: also what exports spans.
+ARG OTEL=""
 COPY requirements*.txt ./
 # --ignore-installed: what the base image brought is left alone, whoever installed it.
-RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --ignore-installed -r "$REQUIREMENTS"
+RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --ignore-installed -r "$REQUIREMENTS" \
+    $([ "$OTEL" != 1 ] || echo "-r requirements-otel.txt")
 
 COPY objgw.py objgwctl.py gunicorn.conf.py ./
 COPY gateway gateway/

@@ -20,7 +20,7 @@ stop: ## stop them; the objects stay
 logs: ## what the gateway logs
 	$(COMPOSE) logs -f gateway-container
 
-.venv: requirements.txt requirements-dev.txt ## make the virtual environment, with what tests and linters need
+.venv: requirements.txt requirements-otel.txt requirements-dev.txt ## make the virtual environment, with what tests and linters need
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -r requirements-dev.txt
 	touch .venv

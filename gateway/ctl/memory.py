@@ -76,12 +76,21 @@ def start(
     folder: Path,
     descriptors: tuple[int, ...] = (),
     env: Mapping[str, str] | None = None,
+    errors: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """A gunicorn, in a session of its own, so that Ctrl-C is for the one who started it."""
+    """A gunicorn, in a session of its own, so that Ctrl-C is for the one who started it.
+
+    `errors` is the descriptor to which it logs, where that isn't this process's standard error.
+    """
     command = [sys.executable, "-m", "gunicorn", *options]
     environment = {**os.environ, "PYTHONPATH": str(CHECKOUT), **(env or {})}
     return subprocess.Popen(
-        command, cwd=folder, env=environment, pass_fds=descriptors, start_new_session=True
+        command,
+        cwd=folder,
+        env=environment,
+        pass_fds=descriptors,
+        start_new_session=True,
+        stderr=errors,
     )
 
 

@@ -114,7 +114,12 @@ class Upstream:
                     self.refuse_undecided(node, request.headers)
                 connection = acquire(node)
                 sent = time.monotonic()
-                reply = node.exchange(connection, request)
+                trace = observation.trace
+                reply = (
+                    trace.exchange(node, connection, request, attempt)
+                    if trace
+                    else node.exchange(connection, request)
+                )
             except (Unusable, OSError, UpstreamError) as error:
                 if connection:
                     connection.close()

@@ -72,6 +72,7 @@ class Request(NamedTuple):
     headers: Mapping[str, str] = {}
     upload: Upload | None = None
     request_id: str = ""  # for the node's own log
+    trace: str = ""  # header lines (W3C Trace Context), each with its end
 
     @property
     def careful(self) -> bool:

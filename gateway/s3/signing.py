@@ -38,15 +38,15 @@ class Signer:
         now = int(time.time())
         if now != self._second:
             self._tick(now)
-        method, path, headers, upload, request_id = request
+        method, path, headers, upload, request_id, unsigned = request
         if request_id:
-            request_id = f"x-request-id: {request_id}\r\n"
+            unsigned = f"x-request-id: {request_id}\r\n{unsigned}"
         if not headers and upload is None and "?" not in path:
             digest = hashlib.sha256(
                 f"{method}\n{path}{self._plain_signed}".encode("latin-1")
             ).hexdigest()
             return (
-                f"{method} {path}{self._plain_sent}{self._sign(digest)}\r\n{request_id}\r\n".encode(
+                f"{method} {path}{self._plain_sent}{self._sign(digest)}\r\n{unsigned}\r\n".encode(
                     "latin-1"
                 )
             )
@@ -69,7 +69,7 @@ class Signer:
             f"{self._credential}, SignedHeaders={listed}, Signature={self._sign(digest)}"
         )
         lines = f"{method} {path} HTTP/1.1\r\n{sent}authorization: {authorization}\r\n"
-        return f"{lines}{request_id}\r\n".encode("latin-1")
+        return f"{lines}{unsigned}\r\n".encode("latin-1")
 
     def _sign(self, digest: str) -> str:
         """The signature of a canonical request with this digest."""

@@ -14,9 +14,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.answers import Answer
+
+if TYPE_CHECKING:  # gunicorn.conf.py imports this, in the process that serves nothing
+    from gateway.s3.connection import Connection, Request
+    from gateway.s3.node import Node
+    from gateway.s3.reply import Reply
 
 STOPPED = "The gateway stopped."  # why a request was broken off
 NO_NODE = "none"  # the label where a request got to no node
@@ -33,6 +38,18 @@ class Sink(Protocol):
     def retried(self, node: str) -> None: ...
 
     def failed(self, node: str) -> None: ...
+
+
+class Trace(Protocol):
+    """The trace that a request belongs to."""
+
+    id: str
+
+    def exchange(self, node: Node, connection: Connection, request: Request, attempt: int) -> Reply:
+        """As `Node.exchange`, with the headers by which the node's part belongs to the trace."""
+
+    def end(self, observation: Observation, complete: bool) -> None:
+        """The request is over; `complete` as for `Observation.log`."""
 
 
 class Observation:
@@ -53,6 +70,7 @@ class Observation:
         "received",
         "request_id",
         "status",
+        "trace",
         "upstream",
     )
 
@@ -75,6 +93,7 @@ class Observation:
         self.received = 0  # bytes of an upload that have come, whatever becomes of it
         self.reason = ""  # why the request is refused, or broken off
         self.upstream = 0.0  # seconds from sending the node a request to the head of its answer
+        self.trace: Trace | None = None
         self.counted = True  # False where it is about the gateway itself
         self.link = False  # whether it goes by a link, and not by a token
 
@@ -89,7 +108,9 @@ class Observation:
 
     def part(self) -> Observation:
         """The observation of what is asked of one node where several are asked at once."""
-        return Observation(self._sink, self.method, self.path, self.request_id)
+        part = Observation(self._sink, self.method, self.path, self.request_id)
+        part.trace = self.trace
+        return part
 
     def failed(self, node: str) -> None:
         """Notes that a node couldn't be reached, broke off or was silent."""

@@ -22,7 +22,9 @@ from gateway.nodes.placement import OBJECT_ID
 from gateway.settings import Settings
 from gateway.status.logs import REQUEST_ID, Lines, stamp
 from gateway.status.metrics import Metrics
-from gateway.status.observation import ALL_NODES, CountedBody, Observation, current
+from gateway.status.observation import ALL_NODES, CountedBody, Observation, Trace, current
+from gateway.status.traceparent import Passed, context_of
+from gateway.status.traces import Begins, begin_exporting
 
 log = logging.getLogger("objgw.status")
 
@@ -42,14 +44,19 @@ class Recorder:
         self.metrics = metrics
         self._lines = Lines(2) if settings.access_log == "on" else None
         self._line = json_line if settings.log_format == "json" else text_line
+        self._spans: Begins | None = None  # where spans are exported
         self._prefix, self._numbers = os.urandom(4).hex(), itertools.count()
         self._observers: dict[tuple[str, str, str], tuple[Observe, Observe | None]] = {}
         # By node, the monotonic time of the last line about its retries.
         self._retry_logged: dict[str, float] = {}
 
     def start(self) -> None:
-        """Starts what writes the lines. To be called in the process that serves."""
+        """Starts what writes the lines and exports spans. To be called in the process that serves.
+
+        At its end the lines are written before the last spans are waited for.
+        """
         self._prefix = os.urandom(4).hex()  # each worker has its own
+        self._spans = begin_exporting(os.environ)
         if self._lines:
             self._lines.start()
 
@@ -63,8 +70,17 @@ class Recorder:
         observation = Observation(self, method, path, request_id, client, token)
         if method == "PUT":
             environ["wsgi.input"] = CountedBody(observation, environ["wsgi.input"])
+        if self._spans or "HTTP_TRACEPARENT" in environ:
+            observation.trace = self._trace(environ, observation)
         current.set(observation)
         return observation
+
+    def _trace(self, environ: Environ, observation: Observation) -> Trace | None:
+        """The trace that a request belongs to, if any."""
+        came = context_of(environ)
+        if self._spans:
+            return self._spans.begin(environ, observation, came)
+        return Passed(came) if came else None
 
     def counted(self, observation: Observation, seconds: float) -> None:
         """Counts a request that is over."""
@@ -84,6 +100,8 @@ class Recorder:
         """Logs a request that is over."""
         if self._lines:
             self._lines.add(self._line(observation, seconds, complete))
+        if observation.trace:
+            observation.trace.end(observation, complete)
 
     def _resolve(self, method: str, status: str, node: str) -> tuple[Observe, Observe | None]:
         """What observes the seconds of a request, and the bytes where it has an object."""
@@ -119,6 +137,7 @@ def text_line(observation: Observation, seconds: float, complete: bool) -> str:
         f"{stamp(time.time())} INFO objgw.access {method} {target} {observation.status} "
         f"node={observation.node} "
         f"bytes={observation.bytes} seconds={seconds:.6f} request={observation.request_id}"
+        f"{f' trace={observation.trace.id}' if observation.trace else ''}"
         f"{'' if complete else ' broken off'}{text_more(observation)}\n"
     )
 
@@ -153,8 +172,13 @@ def json_line(observation: Observation, seconds: float, complete: bool) -> str:
         f'"node": "{observation.node}", '
         f'"bytes": {observation.bytes}, "seconds": {seconds:.6f}, '
         f'"complete": {"true" if complete else "false"}, "request": "{observation.request_id}"'
-        f"{json_more(observation)}}}\n"
+        f"{json_trace(observation)}{json_more(observation)}}}\n"
     )
+
+
+def json_trace(observation: Observation) -> str:
+    """The member of the line's object that has the trace id; empty where there is none."""
+    return f', "trace": "{observation.trace.id}"' if observation.trace else ""
 
 
 def json_more(observation: Observation) -> str:

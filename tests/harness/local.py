@@ -31,6 +31,11 @@ class LocalNode(MemoryNode):
         return {str(entry.object_name) for entry in client.list_objects(bucket, recursive=True)}
 
 
+def loopback_address() -> str:
+    """One that nobody else has, in all likelihood."""
+    return ".".join(["127", *(str(1 + secrets.randbelow(254)) for _ in range(3))])
+
+
 @dataclass(eq=False)
 class LocalGateway(Client):
     """A gateway, a process and its workers."""
@@ -40,7 +45,7 @@ class LocalGateway(Client):
 
     def __post_init__(self) -> None:
         self.concurrency = int(self.env["WEB_CONCURRENCY"])
-        self.address = ".".join(["127", *(str(1 + secrets.randbelow(254)) for _ in range(3))])
+        self.address = loopback_address()
         self._process: subprocess.Popen[bytes] = self._started()
 
     def _started(self) -> subprocess.Popen[bytes]:

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.answers import Answer
 from gateway.status.observation import NO_NODE, Observation, ObservedBody
+from gateway.status.traceparent import Passed, TraceContext
 
 
 class Book:
@@ -156,7 +157,9 @@ def test_a_body_without_a_length_is_counted_before_its_end_and_complete_with_it(
 
 def test_a_part_is_told_as_the_request_and_leaves_its_own_alone(book: Book) -> None:
     observation = Observation(book, "GET", "/objects", "id-3")
+    observation.trace = trace = Passed(TraceContext("4b" * 16, "02" * 8, 1, ""))
     part = observation.part()
+    assert part.trace is trace
     part.asks("node-1", 1, 7)
     part.failed("node-1")
     assert (book.retries, book.failures) == (["node-1"], ["node-1"])

@@ -155,6 +155,25 @@ def test_a_list_is_counted_as_one_and_no_other_request_is(
     assert count() == before + 1
 
 
+@pytest.mark.parametrize(
+    ("header", "trace"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+    ],
+)
+@pytest.mark.parametrize("status", ["200 OK", "403 Forbidden"])
+def test_the_line_of_a_request_that_belongs_to_a_trace_names_it(
+    recorder: Recorder, header: str, trace: bool, status: str
+) -> None:
+    observation = observed(recorder, HTTP_TRACEPARENT=header)
+    observation.end(Answer(status, [], [b"12345"], "" if status == "200 OK" else "No."))
+    text, document = lines(observation)
+    assert document.get("trace") == (header[3:35] if trace else None)
+    assert (f" request=r1 trace={header[3:35]}" in text) == trace
+    assert ("trace" in text) == trace
+
+
 def test_the_line_of_a_request_that_succeeds_has_nothing_more_to_say(recorder: Recorder) -> None:
     observation = observed(recorder)
     observation.end(Answer("200 OK", [], [b"12345"]))

@@ -202,6 +202,20 @@ def test_a_request_without_headers_is_signed_like_every_other(
         assert sent["authorization"] == sign(record, method, path, signed_part(sent), moment)
 
 
+@pytest.mark.parametrize(
+    ("upload", "headers"),
+    [(None, {}), (None, {"range": "bytes=0-4"}), (Upload(io.BytesIO(b"x"), 1), {})],
+)
+def test_what_is_for_a_trace_is_sent_and_not_signed(
+    upload: Upload | None, headers: dict[str, str]
+) -> None:
+    trace = "traceparent: 00-1-2-01\r\ntracestate: a=1\r\n"
+    request = Request("GET", "/objgw/abc", headers, upload, "abc")
+    with_it = head_of(example_signer(), request._replace(trace=trace), EXAMPLE_MOMENT)
+    without = head_of(example_signer(), request, EXAMPLE_MOMENT)
+    assert with_it == without.removesuffix(b"\r\n") + trace.encode() + b"\r\n"
+
+
 @given(record=records, moment=moments, value=bounded(PRINTABLE + " \t"))
 def test_tabs_in_a_signed_value_are_blanks_as_botocore_takes_them(
     record: Endpoint, moment: int, value: str

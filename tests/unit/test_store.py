@@ -46,7 +46,7 @@ class Shelf:
 
     def ask(self, request: Request) -> Reply:
         self.asked.append(request)
-        method, path, headers, upload, _ = request
+        method, path, headers, upload, *_ = request
         etag = self.etag(path)
         if method == "PUT" and path.count("/") == 1:
             self.buckets.add(path)
