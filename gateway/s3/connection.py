@@ -24,6 +24,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from gateway.readable import readable
 from gateway.s3.body import Upload
 from gateway.s3.chunks import read_chunks
 from gateway.s3.headers import DOCUMENT_MAX, IF_MATCH
@@ -99,10 +100,11 @@ class Request(NamedTuple):
 class Connection:
     """A kept connection to a node. OSErrors and bad answers come as UpstreamError."""
 
-    __slots__ = ("_ahead", "answered", "reused", "since", "sock", "usable")
+    __slots__ = ("_ahead", "_readable", "answered", "reused", "since", "sock", "usable")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self._readable = readable(sock)
         self.reused = False
         self.since = 0.0  # when it was put into the pool
         self.answered = False  # a byte of an answer came since it was taken from the pool
@@ -127,6 +129,15 @@ class Connection:
             raise UpstreamError("the node closed the connection")
         self.answered = True
         return data
+
+    def _answer(self) -> bytes:
+        """The first bytes of an answer. To try before they have come would be in vain, mostly."""
+        if self._readable:
+            try:
+                self._readable.wait(self.sock.gettimeout())
+            except OSError as error:
+                raise UpstreamError(f"receiving: {error}") from error
+        return self.receive(65536)
 
     def receive_into(self, pipe: int, size: int) -> int:
         """Moves the next bytes, at most `size`, into an empty pipe, and says how many.
@@ -173,7 +184,7 @@ class Connection:
 
         Raises BadAnswer.
         """
-        data, self._ahead = self._ahead or self.receive(65536), b""
+        data, self._ahead = self._ahead or self._answer(), b""
         end, deadline = data.find(b"\r\n\r\n"), 0.0
         while end < 0:
             if not data.startswith(STATUS_BEGIN[: len(data)]):  # it may wait for us to say more
@@ -234,4 +245,6 @@ class Connection:
             self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        if self._readable:
+            self._readable.close()
         self.sock.close()
