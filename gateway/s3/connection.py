@@ -169,10 +169,9 @@ class Connection:
             while reply.status < 200 and not (until_continue and reply.status == 100):
                 self._ahead = self._ahead or self._receive_by(deadline, 65536)
                 reply = self._head(method)
-        if "close" in [
-            option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")
-        ]:
-            self.usable = False  # RFC 9112, 9.6: also among others
+        options = reply.headers.get("connection")  # RFC 9112, 9.6
+        if options and "close" in [each.strip(" \t") for each in options.lower().split(",")]:
+            self.usable = False
         if "transfer-encoding" in reply.headers and reply.left:
             self._collect(reply)
         elif reply.status >= 300 and reply.left:

@@ -67,7 +67,7 @@ def handle_plain(worker: Serves, listener_name: Any, req: Any, sock: Any, addr: 
             else:
                 with idle:
                     readable.wait()  # before trying to read: it is the others' turn, too
-                data = sock.recv(PLAIN_MAX)
+                    data = sock.recv(PLAIN_MAX)
                 if not data:
                     raise StopIteration
             line, end = PLAIN.match(data), data.find(b"\r\n\r\n")
