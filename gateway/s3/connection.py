@@ -132,11 +132,11 @@ class Connection:
 
     def _answer(self) -> bytes:
         """The first bytes of an answer. To try before they have come would be in vain, mostly."""
-        if self._readable:
-            try:
+        try:
+            if self._readable:
                 self._readable.wait(self.sock.gettimeout())
-            except OSError as error:
-                raise UpstreamError(f"receiving: {error}") from error
+        except OSError as error:
+            raise UpstreamError(f"receiving: {error}") from error
         return self.receive(65536)
 
     def receive_into(self, pipe: int, size: int) -> int:
@@ -144,16 +144,21 @@ class Connection:
 
         They aren't copied (splice(2)).
         """
-        while True:
-            try:
-                # This waits for them, as long as receive() would.
-                if not self.sock.recv(1, socket.MSG_PEEK):
-                    raise UpstreamError("the node closed the connection")
-                return os.splice(self.sock.fileno(), pipe, size, flags=os.SPLICE_F_NONBLOCK)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise UpstreamError(f"receiving: {error}") from error
+        try:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    moved = os.splice(self.sock.fileno(), pipe, size, flags=os.SPLICE_F_NONBLOCK)
+                    break
+                # These wait for them, as long as receive() would.
+                if self._readable:
+                    self._readable.wait(self.sock.gettimeout())
+                else:
+                    self.sock.recv(1, socket.MSG_PEEK)
+        except OSError as error:
+            raise UpstreamError(f"receiving: {error}") from error
+        if not moved:
+            raise UpstreamError("the node closed the connection")
+        return moved
 
     def reply(self, method: str, *, until_continue: bool = False) -> Reply:
         """Reads status, headers and what came with them.
