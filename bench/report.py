@@ -82,7 +82,8 @@ class Results:
         get, cpu = partial(self.ratio, "GET", 32), partial(self.ratio, "GET", 32, field="cpu")
         rows: list[tuple[str, float | None, str, float, float]] = [
             ("small GET, 32 connections, requests/s, / nginx", get(OWN, "nginx"), "≥", 0.45, 0.65),
-            ("- / nginx before the same three nodes", get(OWN, "nginx3"), "", 0, 0),
+            ("- / nginx before the same three nodes", get(OWN, "nginx3"), "≥", 0.75, 0.85),
+            ("- CPU a request, / nginx before the same", cpu(OWN, "nginx3"), "≤", 2, 1.6),
             ("- / the same without metrics, log and page", get(OWN, "quiet"), "≥", 0.95, 1),
             (
                 "small GET, CPU a request, / empty app, gunicorn's gevent worker",
@@ -98,6 +99,27 @@ class Results:
                 self.ratio("PUT", 32, OWN, "direct"),
                 "≥",
                 0.75,
+                0.9,
+            ),
+            (
+                "small GET, 1 connection, p50, / nginx",
+                self.ratio("GET", 1, OWN, "nginx", field="p50"),
+                "≤",
+                1.4,
+                1.2,
+            ),
+            (
+                "GET 1 MiB, 32 connections, requests/s, / nginx",
+                self.ratio("GET1M", 32, OWN, "nginx"),
+                "≥",
+                0.9,
+                1,
+            ),
+            (
+                "PUT 1 MiB, 32 connections, requests/s, / direct",
+                self.ratio("PUT1M", 32, OWN, "direct"),
+                "≥",
+                0.8,
                 0.9,
             ),
             (

@@ -67,13 +67,14 @@ BEGIN = time.monotonic()
 # --------------------------------------------------------------------------------------------------
 class Work(NamedTuple):
     """Requests (method and id) that are sent in turn, how many bytes a PUT has, whether 404 is the
-    right answer.
+    right answer, and at how many connections at most it is measured.
     """
 
     title: str
     requests: list[tuple[str, str]]
     body: int = KIB
     missing: bool = False
+    most: int = 256
 
 
 def ids(prefix: str, count: int) -> list[str]:
@@ -89,6 +90,8 @@ WORKS = {
     "404": Work("GET of nothing", [("GET", each) for each in ids("none", 300)], missing=True),
     "GET4K": Work("GET 4 KiB", [("GET", each) for each in PAGES]),
     "GET1M": Work("GET 1 MiB", [("GET", each) for each in MEGS]),
+    "PUT1M": Work("PUT 1 MiB", [("PUT", each) for each in ids("putmeg", 30)], MIB, most=32),
+    "PUT16M": Work("PUT 16 MiB", [("PUT", each) for each in ids("putmany", 4)], 16 * MIB, most=1),
 }
 PARTS = (*WORKS, "LARGE", "MEMORY", "UPSTREAM", "NODES")
 
@@ -336,6 +339,7 @@ def whole(lab: Lab, args: argparse.Namespace) -> str:
         for work in WORKS
         if work in args.only
         for n in (CONNECTIONS if work == "GET" else many)
+        if n <= WORKS[work].most
     ]
     measured = sum(len(targets) - (len(BASELINES) if work != "GET" else 0) for work, _ in cells)
     a_round = measured * (args.seconds + 0.2) + 3 * len(targets)

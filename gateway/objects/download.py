@@ -26,6 +26,9 @@ log = logging.getLogger("objgw")
 DOWNLOAD_BLOCK = 64 * 1024
 PIPE = 512 * 1024  # bytes, the same of a client that takes one block within
 BRISK_SECONDS = 0.05
+# Empty pipes that wait for a next download: to make one and to close it takes eight system calls.
+PIPES_KEPT = 8
+_kept: list[tuple[int, ...]] = []
 
 
 def download(
@@ -46,7 +49,9 @@ def download(
     left, step, observation = reply.left, DOWNLOAD_BLOCK, current.get()
     node.downloads.add(connection)
     whole = relay and not node.endpoint.tls  # what comes encrypted has to pass through here
-    pipe = wide_pipe() if whole and left > 2 * DOWNLOAD_BLOCK else ()
+    pipe: tuple[int, ...] = ()
+    if whole and left > 2 * DOWNLOAD_BLOCK:
+        pipe = _kept.pop() if _kept else wide_pipe()
     try:
         if reply.body:
             yield reply.body
@@ -71,10 +76,13 @@ def download(
         raise ConnectionResetError(errno.ECONNRESET, "the node broke off") from None
     finally:
         node.downloads.discard(connection)
-        for end in pipe:
-            os.close(end)
         if left:
             connection.close()
+        if pipe and not left and len(_kept) < PIPES_KEPT:
+            _kept.append(pipe)
+        else:  # it may have bytes in it
+            for end in pipe:
+                os.close(end)
 
 
 def wide_pipe() -> tuple[int, ...]:

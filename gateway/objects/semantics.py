@@ -123,8 +123,8 @@ def answered(answer: Mapping[str, str]) -> Headers:
     """The headers of a node's answer that are the client's business."""
     headers = list(HARMLESS)
     for name, value in answer.items():
-        if name in ANSWERED:
-            headers.append((ANSWERED[name], value))
+        if known := ANSWERED.get(name):
+            headers.append((known, value))
         elif name.startswith("x-amz-meta-") and not name.startswith("x-amz-meta-objgw-"):
             headers.append((name, value))
     return headers

@@ -24,6 +24,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from gateway.readable import readable
 from gateway.s3.body import Upload
 from gateway.s3.chunks import read_chunks
 from gateway.s3.headers import DOCUMENT_MAX, IF_MATCH
@@ -100,10 +101,11 @@ class Request(NamedTuple):
 class Connection:
     """A kept connection to a node. OSErrors and bad answers come as UpstreamError."""
 
-    __slots__ = ("_ahead", "answered", "reused", "since", "sock", "usable")
+    __slots__ = ("_ahead", "_readable", "answered", "reused", "since", "sock", "usable")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self._readable = readable(sock)
         self.reused = False
         self.since = 0.0  # when it was put into the pool
         self.answered = False  # a byte of an answer came since it was taken from the pool
@@ -129,21 +131,35 @@ class Connection:
         self.answered = True
         return data
 
+    def _answer(self) -> bytes:
+        """The first bytes of an answer. To try before they have come would be in vain, mostly."""
+        try:
+            if self._readable:
+                self._readable.wait(self.sock.gettimeout())
+        except OSError as error:
+            raise UpstreamError(f"receiving: {error}") from error
+        return self.receive(65536)
+
     def receive_into(self, pipe: int, size: int) -> int:
         """Moves the next bytes, at most `size`, into an empty pipe, and says how many.
 
         They aren't copied (splice(2)).
         """
-        while True:
-            try:
-                # This waits for them, as long as receive() would.
-                if not self.sock.recv(1, socket.MSG_PEEK):
-                    raise UpstreamError("the node closed the connection")
-                return os.splice(self.sock.fileno(), pipe, size, flags=os.SPLICE_F_NONBLOCK)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise UpstreamError(f"receiving: {error}") from error
+        try:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    moved = os.splice(self.sock.fileno(), pipe, size, flags=os.SPLICE_F_NONBLOCK)
+                    break
+                # These wait for them, as long as receive() would.
+                if self._readable:
+                    self._readable.wait(self.sock.gettimeout())
+                else:
+                    self.sock.recv(1, socket.MSG_PEEK)
+        except OSError as error:
+            raise UpstreamError(f"receiving: {error}") from error
+        if not moved:
+            raise UpstreamError("the node closed the connection")
+        return moved
 
     def reply(self, method: str, *, until_continue: bool = False) -> Reply:
         """Reads status, headers and what came with them.
@@ -159,10 +175,9 @@ class Connection:
             while reply.status < 200 and not (until_continue and reply.status == 100):
                 self._ahead = self._ahead or self._receive_by(deadline, 65536)
                 reply = self._head(method)
-        if "close" in [
-            option.strip(" \t") for option in reply.headers.get("connection", "").lower().split(",")
-        ]:
-            self.usable = False  # RFC 9112, 9.6: also among others
+        options = reply.headers.get("connection")  # RFC 9112, 9.6
+        if options and "close" in [each.strip(" \t") for each in options.lower().split(",")]:
+            self.usable = False
         if "transfer-encoding" in reply.headers and reply.left:
             self._collect(reply)
         elif reply.status >= 300 and reply.left:
@@ -174,7 +189,7 @@ class Connection:
 
         Raises BadAnswer.
         """
-        data, self._ahead = self._ahead or self.receive(65536), b""
+        data, self._ahead = self._ahead or self._answer(), b""
         end, deadline = data.find(b"\r\n\r\n"), 0.0
         while end < 0:
             if not data.startswith(STATUS_BEGIN[: len(data)]):  # it may wait for us to say more
@@ -235,4 +250,6 @@ class Connection:
             self.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
+        if self._readable:
+            self._readable.close()
         self.sock.close()

@@ -67,9 +67,11 @@ def parse_reply(head: str, body: bytes, method: str) -> Reply:
     status = int(found[1])
     headers: dict[str, str] = {}
     for name, value in map(parse_field, lines[1:]):
-        if name == "content-length" and name in headers:
-            raise ValueError("two lengths")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value  # RFC 9110, 5.3
+        if name in headers:
+            if name == "content-length":
+                raise ValueError("two lengths")
+            value = f"{headers[name]}, {value}"  # RFC 9110, 5.3
+        headers[name] = value
     if status == 101:  # nobody has asked for another protocol (RFC 9110, 15.2.2)
         raise ValueError(lines[0])
     if status < 200:

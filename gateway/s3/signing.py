@@ -26,7 +26,7 @@ class Signer:
         self._stamp = self._scope = self._credential = self._to_sign = self._plain_signed = (
             self._plain_sent
         ) = ""
-        self._signing_key = b""
+        self._keyed = keyed(b"")
 
     def head(self, request: Request) -> bytes:
         """A request's line and headers, with the signature.
@@ -73,7 +73,10 @@ class Signer:
 
     def _sign(self, digest: str) -> str:
         """The signature of a canonical request with this digest."""
-        return hmac.digest(self._signing_key, f"{self._to_sign}{digest}".encode(), "sha256").hex()
+        inner, outer = self._keyed[0].copy(), self._keyed[1].copy()
+        inner.update(f"{self._to_sign}{digest}".encode())
+        outer.update(inner.digest())
+        return outer.hexdigest()
 
     def _tick(self, now: int) -> None:
         """Renews the time stamp, what follows from it, and the signing key of the day."""
@@ -83,7 +86,7 @@ class Signer:
             key = f"AWS4{self._endpoint.secret_key}".encode()
             for part in scope.split("/"):
                 key = hmac.digest(key, part.encode(), "sha256")
-            self._signing_key = key
+            self._keyed = keyed(key)
         self._second, self._stamp, self._scope = now, stamp, scope
         self._to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n"
         # A header is sent as Latin-1, and MinIO reads a key as UTF-8.
@@ -101,3 +104,13 @@ class Signer:
             f"x-amz-content-sha256: {UNSIGNED}\r\nx-amz-date: {stamp}\r\n"
             f"authorization: {self._credential}, SignedHeaders={listed}, Signature="
         )
+
+
+def keyed(key: bytes) -> tuple[hashlib._Hash, hashlib._Hash]:
+    """Both hashes of HMAC-SHA-256 (RFC 2104, 2) after the key, which has at most 64 bytes.
+
+    Copies of them go on with a text, in half the time of `hmac.digest`.
+    """
+    padded = key.ljust(64, b"\0")
+    inner, outer = (hashlib.sha256(bytes(byte ^ pad for byte in padded)) for pad in (0x36, 0x5C))
+    return inner, outer

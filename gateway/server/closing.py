@@ -81,8 +81,8 @@ class Queue:
         self.left = unsent(self._sock)
         if self.left <= self._due:
             self._pace()
-        over = time.monotonic() > self._deadline or tcp_state(self._sock) == TCP_CLOSE
-        return self.left > 0 and not over
+        in_time = self.left > 0 and time.monotonic() <= self._deadline
+        return in_time and tcp_state(self._sock) != TCP_CLOSE
 
 
 def wait_taken(sock: Any, patience: float) -> int:

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import gevent
 from gunicorn.http import errors
 
+from gateway.readable import Readable
 from gateway.server.closing import Closes
 from gateway.server.response import Response
 
@@ -54,8 +55,7 @@ def handle_plain(worker: Serves, listener_name: Any, req: Any, sock: Any, addr: 
     Clients send the same headers again and again, so those of the request before are kept with what
     came of them.
     """
-    hub: Any = gevent.get_hub()
-    readable = hub.loop.io(sock.fileno(), 1)
+    readable = Readable(sock)
     idle = worker.timeout_ctx()
     known, environ = b"", None
     data = req.unreader.take_buffered()
@@ -66,8 +66,8 @@ def handle_plain(worker: Serves, listener_name: Any, req: Any, sock: Any, addr: 
                 gevent.sleep(0)
             else:
                 with idle:
-                    hub.wait(readable)  # before trying to read: it is the others' turn, too
-                data = sock.recv(PLAIN_MAX)
+                    readable.wait()  # before trying to read: it is the others' turn, too
+                    data = sock.recv(PLAIN_MAX)
                 if not data:
                     raise StopIteration
             line, end = PLAIN.match(data), data.find(b"\r\n\r\n")

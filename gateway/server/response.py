@@ -157,7 +157,6 @@ class Response:
 
     def _send(self, data: bytes) -> None:
         """Raises TimeoutError when the client doesn't keep the pace."""
-        self._sock.settimeout(self._patience)
         try:
             # Mostly it takes all. The third argument is gevent's, and says not to wait.
             sent = self._sock.send(data, 0, 0.0)

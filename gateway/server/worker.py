@@ -58,12 +58,13 @@ class Idle:
     def __init__(self, seconds: float, idle: dict[Any, float]) -> None:
         self.seconds = seconds
         self.idle = idle
+        self.greenlet = gevent.getcurrent()
 
     def __enter__(self) -> None:
-        self.idle[gevent.getcurrent()] = time.monotonic() + self.seconds
+        self.idle[self.greenlet] = time.monotonic() + self.seconds
 
     def __exit__(self, *_error: object) -> None:
-        del self.idle[gevent.getcurrent()]
+        del self.idle[self.greenlet]
 
 
 class Worker(GeventWorker):
@@ -80,6 +81,7 @@ class Worker(GeventWorker):
         # Of those that had a large answer, until when a proxy on the way may still hold some of it.
         self.settling: dict[Any, float] = {}
         self.crowd = Crowd()
+        self.tls = bool(self.cfg.is_ssl)  # which gunicorn looks up in its settings each time
         self.stop_at = math.inf  # monotonic time at which what is left is broken off
         self.base_environ = {
             **wsgi.base_environ(self.cfg),
@@ -96,7 +98,7 @@ class Worker(GeventWorker):
         """
         # A client that doesn't speak TLS isn't worth a stack trace.
         gevent.get_hub().NOT_ERROR += (ssl.SSLError,)
-        tls = {"ssl_context": ssl_context(self.cfg)} if self.cfg.is_ssl else {}
+        tls = {"ssl_context": ssl_context(self.cfg)} if self.tls else {}
         pool = Pool(self.worker_connections)
         servers = []
         for listener in self.sockets:
@@ -209,13 +211,13 @@ class Worker(GeventWorker):
             sock.settimeout(None)
         if response.closes:
             raise Closes
-        if not self.cfg.is_ssl:
+        if not self.tls:
             handle_plain(self, listener_name, req, sock, addr)
 
     def respond(self, environ: dict[str, Any], response: Response) -> None:
         """Has the application answer. Raises Broken where the client doesn't get all of it."""
         environ["objgw.delivered"] = response.delivered
-        if not self.cfg.is_ssl:
+        if not self.tls:
             environ["objgw.relay"] = response.relay
         try:
             blocks = self.wsgi(environ, response.start_response)

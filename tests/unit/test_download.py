@@ -6,7 +6,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -49,12 +49,14 @@ class Client:
 
     def __init__(self) -> None:
         self.received, self.relayed = b"", 0
+        self.pipes: set[int] = set()  # their inodes
 
     def take(self, blocks: Iterable[bytes]) -> None:
         for block in blocks:
             self.received += block
 
     def relay(self, pipe: int, size: int) -> None:
+        self.pipes.add(os.fstat(pipe).st_ino)
         while size:
             moved = os.read(pipe, size)
             self.received += moved
@@ -103,6 +105,18 @@ def test_most_of_a_large_object_goes_through_the_pipe_and_its_end_never_does(
         assert len(BODY) - DOWNLOAD_BLOCK - 10 == client.relayed
         assert observation.bytes == client.relayed  # blocks are counted by who takes them
         assert node.kept() is connection
+
+
+@pytest.mark.parametrize(("first", "pipes"), [(len(BODY), 1), (900_000, 2)])
+def test_a_pipe_serves_the_next_download_unless_one_was_broken_off(first: int, pipes: int) -> None:
+    client = Client()
+    for sent in (first, len(BODY)):
+        with node_that_sends(BODY[:sent], closes=True) as (node, connection):
+            reply = Reply(200, {}, b"", len(BODY))
+            with suppress(ConnectionResetError):
+                client.take(download(node, connection, reply, client.relay))
+    assert client.received == BODY[:first] + BODY
+    assert len(client.pipes) == pipes
 
 
 def test_a_small_object_does_not_go_through_a_pipe() -> None:
