@@ -22,12 +22,12 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.harness.browser import Browser
 from tests.harness.engine import CHECKOUT
 from tests.harness.flaky import BUSY_SECONDS, Fault, Flaky
 from tests.harness.gateway import Gateway
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually, random_id
-from tests.stack.test_page import Browser, chromium  # noqa: F401 - the same browser
 
 TOKEN = {"Authorization": "Bearer first"}
 REPORT = "".join(f"{number}\n" for number in range(40_000)).encode()

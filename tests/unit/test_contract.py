@@ -52,7 +52,7 @@ def parameters(path: str, method: str) -> set[str]:
     return {resolved(each)["name"].lower() for each in given}
 
 
-OF_ALL = {"x-request-id", "origin"}
+OF_ALL = {"x-request-id", "origin", "traceparent", "tracestate"}
 LINK = {"id", "expires", "signature"}
 TAKEN = {
     "get": {*CONDITIONS.values(), "range", "if-range", *LINK},
