@@ -30,6 +30,8 @@ from gateway.s3.chunks import read_chunks
 from gateway.s3.headers import DOCUMENT_MAX, IF_MATCH
 from gateway.s3.reply import Reply, parse_reply
 
+# Bytes of an answer that are read at once: an object of 64 KiB comes whole, with its headers.
+ANSWER_FIRST = (64 + 4) * 1024
 ANSWER_HEAD_MAX = 64 * 1024  # bytes of a node's status line and headers
 ERROR_BODY_MAX = 64 * 1024  # bytes of a node's error document
 STATUS_BEGIN = b"HTTP/1."
@@ -138,7 +140,7 @@ class Connection:
                 self._readable.wait(self.sock.gettimeout())
         except OSError as error:
             raise UpstreamError(f"receiving: {error}") from error
-        return self.receive(65536)
+        return self.receive(ANSWER_FIRST)
 
     def receive_into(self, pipe: int, size: int) -> int:
         """Moves the next bytes, at most `size`, into an empty pipe, and says how many.
