@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,20 +15,26 @@ import pytest
 from gateway.server.start import tls_problem
 from tests.harness.certificates import make_certificate
 from tests.harness.engine import CHECKOUT
+from tests.harness.waiting import eventually
 
 FIRST_READ = ["objgw.py", "objgwctl.py", "gunicorn.conf.py", "gateway/__init__.py"]
 
 
 @pytest.fixture(autouse=True)
-def nothing_left() -> Iterator[None]:
-    """Nothing is left in memory or in the temporary folder."""
+def nothing_left(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """Nothing is left in memory or in the temporary folder.
 
-    def there() -> set[Path]:
-        return {*Path("/dev/shm").iterdir(), *Path(tempfile.gettempdir()).glob("*objgw*")}
-
-    before = there()
+    What another test's gateway has in memory meanwhile goes with it; what is left stays.
+    """
+    temporary, memory = tmp_path_factory.mktemp("temporary"), Path("/dev/shm")
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    before = {*memory.glob("*objgw*")}
     yield
-    assert there() <= before
+    assert [*temporary.iterdir()] == []
+    left = {*memory.glob("*objgw*")} - before
+    eventually(lambda: not any(each.exists() for each in left), within=180)
 
 
 def gunicorn(
