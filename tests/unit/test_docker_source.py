@@ -162,7 +162,7 @@ def test_a_stream_tells_of_its_begin_and_of_each_event_and_ends_where_it_breaks(
 def test_a_stream_on_which_nothing_comes_is_opened_again(
     engine: FakeEngine, reader: DockerReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_source, "QUIET_SECONDS", 0.1)
+    monkeypatch.setattr(event_source, "QUIET_SECONDS", 2)  # it has as long to begin
     engine.events = queue.Queue()
     changes = reader.events.changes()
     for _ in range(3):
@@ -201,7 +201,7 @@ def test_where_docker_cannot_be_read_the_line_names_where_and_what_to_do(
     engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     host = f"unix://{tmp_path}/docker.sock"
-    reader = DockerReader("node", 9000, 1)
+    reader = DockerReader("node", 9000, 1 if how == "silent" else 30)
     if how == "missing":
         host = f"unix://{tmp_path}/nothing.sock"
         monkeypatch.setenv("DOCKER_HOST", host)
