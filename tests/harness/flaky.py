@@ -29,7 +29,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Seen:
+class Came:
     """A request that has come."""
 
     at: float  # monotonic seconds
@@ -49,7 +49,7 @@ class Flaky(socketserver.ThreadingTCPServer):
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.faults: list[Fault] = []  # of the next requests
-        self.seen: list[Seen] = []
+        self.seen: list[Came] = []
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         threading.Thread(target=self.serve_forever, daemon=True).start()
@@ -75,7 +75,7 @@ class Handler(socketserver.BaseRequestHandler):
         headers = {name.lower(): value for name, value in fields}
         fault = None
         if " /object" in line:  # and isn't for the icon that a browser wants
-            self.server.seen.append(Seen(time.monotonic(), line, headers))
+            self.server.seen.append(Came(time.monotonic(), line, headers))
             fault = self.server.faults.pop(0) if self.server.faults else None
         if fault and fault.cut is None:
             self.request.sendall(BUSY)

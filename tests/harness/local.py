@@ -36,6 +36,14 @@ def loopback_address() -> str:
     return ".".join(["127", *(str(1 + secrets.randbelow(254)) for _ in range(3))])
 
 
+def start_gateway(
+    address: str, env: Mapping[str, str], errors: int | None = None
+) -> subprocess.Popen[bytes]:
+    """A gateway in a process, at port 3000 of this address; `errors` as for `start`."""
+    options = ["--config", "gunicorn.conf.py", "-b", f"{address}:3000", "objgw:app"]
+    return start(options, folder=CHECKOUT, env=env, errors=errors)
+
+
 @dataclass(eq=False)
 class LocalGateway(Client):
     """A gateway, a process and its workers."""
@@ -46,15 +54,11 @@ class LocalGateway(Client):
     def __post_init__(self) -> None:
         self.concurrency = int(self.env["WEB_CONCURRENCY"])
         self.address = loopback_address()
-        self._process: subprocess.Popen[bytes] = self._started()
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        options = ["--config", "gunicorn.conf.py", "-b", f"{self.address}:3000", "objgw:app"]
-        return start(options, folder=CHECKOUT, env=dict(self.env))
+        self._process = start_gateway(self.address, self.env)
 
     def restart(self) -> None:
         end(self._process)
-        self._process = self._started()
+        self._process = start_gateway(self.address, self.env)
         self.wait_up()
 
     def remove(self) -> None:

@@ -49,6 +49,11 @@ class Node:
     container: Container = field(init=False)
     address: str = field(init=False, default="")
 
+    @property
+    def line(self) -> str:
+        """The node in a list of nodes (`gateway.node_list`)."""
+        return f"{self.name}=http://{self.user}:{self.password}@{self.address}:{self.port}"
+
     def create(self, address: str | None = None, start: bool = True) -> None:
         """Make and start the container; returns when MinIO answers."""
         lab, stack, network = self.stack.lab, self.stack, str(self.network.name)

@@ -84,12 +84,7 @@ class OtherNode(Node):
     def __init__(self, stack: OtherStack, suffix: str) -> None:
         user, password = f"user{secrets.token_hex(6)}", f"pass{secrets.token_hex(12)}"
         super().__init__(stack, f"{stack.marker}-{suffix}", stack.network, user, password)
-        self.make = stack.make
-
-    @property
-    def line(self) -> str:
-        """The node in a list of nodes (`gateway.node_list`)."""
-        return f"{self.name}=http://{self.user}:{self.password}@{self.address}:{self.make.port}"
+        self.make, self.port = stack.make, stack.make.port
 
     def create(self, address: str | None = None, start: bool = True) -> None:
         lab, network = self.stack.lab, str(self.network.name)
@@ -112,22 +107,13 @@ class OtherNode(Node):
     def wait_live(self) -> None:
         def answers() -> bool:
             with suppress(OSError, minio.error.MinioException):
-                with socket.create_connection((self.address, self.make.port), 2):
+                with socket.create_connection((self.address, self.port), 2):
                     pass
                 self.client().list_buckets()
                 return True
             return False
 
         eventually(answers, within=120)
-
-    def client(self) -> minio.Minio:
-        return minio.Minio(
-            f"{self.address}:{self.make.port}",
-            self.user,
-            self.password,
-            secure=False,
-            region=self.region,
-        )
 
 
 class OtherStack(Stack):

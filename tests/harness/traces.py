@@ -21,9 +21,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from gateway.ctl.memory import CHECKOUT, end, start
+from gateway.ctl.memory import end
 from tests.harness.gateway import Client
-from tests.harness.local import loopback_address
+from tests.harness.local import loopback_address, start_gateway
 from tests.harness.stack import Stack
 
 
@@ -128,16 +128,9 @@ class TracedGateway(Client):
     def __init__(self, stack: Stack, env: Mapping[str, str]) -> None:
         self.stack, self.address, self.concurrency = stack, loopback_address(), 1
         self._log = os.memfd_create("log")
-        nodes = "\n".join(
-            f"{node.name}=http://{node.user}:{node.password}@{node.address}:{node.port}"
-            for node in stack.nodes
-        )
-        options = ["--config", "gunicorn.conf.py", "-b", f"{self.address}:3000", "objgw:app"]
-        self._process = start(
-            options,
-            folder=CHECKOUT,
-            env={"OBJGW_NODES": nodes, "WEB_CONCURRENCY": "1", **env},
-            errors=self._log,
+        nodes = "\n".join(node.line for node in stack.nodes)
+        self._process = start_gateway(
+            self.address, {"OBJGW_NODES": nodes, "WEB_CONCURRENCY": "1", **env}, self._log
         )
 
     def logs(self) -> str:
