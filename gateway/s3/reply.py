@@ -14,6 +14,23 @@ CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 DIGITS = re.compile(r"[0-9]{1,18}")
 STATUS_LINE = re.compile(r"HTTP/1\.1 ([1-9][0-9]{2})(?: .*)?")  # RFC 9112, 4
 NAME = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")  # RFC 9110, 5.1
+# What servers say of themselves with each answer, and neither the gateway nor a client needs.
+UNUSED = frozenset(
+    {
+        "date",
+        "server",
+        "strict-transport-security",
+        "vary",
+        "x-amz-id-2",
+        "x-amz-request-id",
+        "x-content-type-options",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-xss-protection",
+    }
+)
+FIELDS_MAX = 4096  # header lines that are kept
+FIELD_MAX = 200  # characters of a line that is kept
 ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
 # What servers say where there is no room: MinIO on a large disk, MinIO and Ceph at the end of a
 # quota.
@@ -24,7 +41,8 @@ FULL = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaE
 class Reply:
     """A node's answer.
 
-    The names of its headers are in lower case. `body` is what has come of the body so far.
+    The names of its headers are in lower case, and those in `UNUSED` are left out. `body` is what
+    has come of the body so far.
     """
 
     status: int
@@ -47,7 +65,6 @@ class Reply:
         return self.status == 507 or self.code in FULL or b"no space left on device" in self.body
 
 
-@functools.lru_cache(maxsize=512)  # most lines of an answer are those of the one before
 def parse_field(line: str) -> tuple[str, str]:
     """A header's name, in lower case, and its value. Raises ValueError where it isn't one."""
     name, colon, value = line.partition(":")
@@ -58,22 +75,52 @@ def parse_field(line: str) -> tuple[str, str]:
     return name, value
 
 
+class Fields(dict[str, tuple[str, str] | None]):
+    """The header lines that nodes have sent, parsed. None stands for one that nobody needs.
+
+    Most lines of an answer are those of an answer before.
+    """
+
+    def __missing__(self, line: str) -> tuple[str, str] | None:
+        """Parses a new line. Raises ValueError where it isn't a header."""
+        name, value = parse_field(line)
+        field = None if name in UNUSED else (name, value)
+        if len(line) <= FIELD_MAX and name != "x-amz-request-id":  # which no two answers share
+            if len(self) >= FIELDS_MAX:
+                self.clear()
+            self[line] = field
+        return field
+
+
+fields = Fields()
+
+
+@functools.lru_cache(maxsize=64)
+def parse_status(line: str) -> int:
+    """The status of a status line (RFC 9112, 4). Raises ValueError where it isn't one."""
+    found = STATUS_LINE.fullmatch(line)
+    if not found or CONTROL.search(line):
+        raise ValueError(line)
+    return int(found[1])
+
+
 def parse_reply(head: str, body: bytes, method: str) -> Reply:
     """Parses an HTTP/1.1 status line and headers (RFC 9112). Raises ValueError on anything else."""
-    lines = head.split("\r\n")
-    found = STATUS_LINE.fullmatch(lines[0])
-    if not found or CONTROL.search(lines[0]):
-        raise ValueError(lines[0])
-    status = int(found[1])
+    first, *lines = head.split("\r\n")
+    status = parse_status(first)
     headers: dict[str, str] = {}
-    for name, value in map(parse_field, lines[1:]):
+    for line in lines:
+        field = fields[line]
+        if field is None:
+            continue
+        name, value = field
         if name in headers:
             if name == "content-length":
                 raise ValueError("two lengths")
             value = f"{headers[name]}, {value}"  # RFC 9110, 5.3
         headers[name] = value
     if status == 101:  # nobody has asked for another protocol (RFC 9110, 15.2.2)
-        raise ValueError(lines[0])
+        raise ValueError(first)
     if status < 200:
         return Reply(status, headers, body, 0)
     if method == "HEAD" or status in (204, 304):

@@ -24,6 +24,7 @@ from gateway.s3.body import BLOCK, REPLAY_BYTES, Upload
 from gateway.s3.connection import Connection, Request, UpstreamError
 from gateway.s3.endpoint import Endpoint
 from gateway.s3.node import Node
+from gateway.s3.reply import FIELD_MAX, FIELDS_MAX, UNUSED, Fields
 from gateway.settings import Settings
 
 Pairs = list[tuple[bytes, bytes]]
@@ -428,3 +429,22 @@ def test_only_blanks_and_tabs_are_white_space_around_a_value(byte: str) -> None:
     assert taken is not None
     assert taken.headers["a"] == f"{byte}b{byte}"
     assert taken == h11s("GET", [data])
+
+
+def test_lines_are_parsed_once_and_neither_long_ones_nor_all_of_them_are_kept() -> None:
+    kept = Fields()
+    unused = min(UNUSED)
+    for line, field in (
+        ("ETag: x", ("etag", "x")),
+        (f"{unused.title()}: 1", None),
+        ("X-Amz-Request-Id: 1", None),
+        (f"x: {'y' * FIELD_MAX}", ("x", "y" * FIELD_MAX)),
+    ):
+        assert kept[line] == field
+    assert list(kept) == ["ETag: x", f"{unused.title()}: 1"]
+    for number in range(2 * FIELDS_MAX):
+        assert kept[f"etag: {number}"] == ("etag", str(number))
+    assert len(kept) <= FIELDS_MAX
+    with pytest.raises(ValueError, match="no colon"):
+        kept["no colon"]
+    assert "no colon" not in kept
