@@ -21,6 +21,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("unit")
 
 
+@pytest.fixture(autouse=True)
+def _no_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nodes of a stack that runs on this machine are no test's business."""
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no-docker.sock")
+
+
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/docker.sock")
