@@ -30,6 +30,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from hashlib import sha256
 from http.client import HTTPResponse
 from typing import Any, NamedTuple
 
@@ -82,9 +83,12 @@ def ids(prefix: str, count: int) -> list[str]:
 
 
 SMALL, PAGES, MEGS, PUTS = ids("small", 300), ids("page", 300), ids("meg", 30), ids("put", 2000)
+# An object of the first of three nodes, the one that direct and nginx have.
+ONE = next(each for each in SMALL if int(sha256(each.encode()).hexdigest(), 16) % 3 == 0)
 MIXED = [("PUT", each) if n % 10 == 0 else ("GET", SMALL[n % 300]) for n, each in enumerate(PUTS)]
 WORKS = {
     "GET": Work("GET 1 KiB", [("GET", each) for each in SMALL]),
+    "ONE": Work("GET 1 KiB, always the same", [("GET", ONE)], most=32),
     "PUT": Work("PUT 1 KiB", [("PUT", each) for each in PUTS]),
     "MIXED": Work("90 % GET, 10 % PUT", MIXED),
     "404": Work("GET of nothing", [("GET", each) for each in ids("none", 300)], missing=True),
