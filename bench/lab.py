@@ -15,6 +15,7 @@ import fcntl
 import hashlib
 import hmac
 import http.client
+import json
 import os
 import re
 import shutil
@@ -52,10 +53,10 @@ class BenchError(Exception):
 # --------------------------------------------------------------------------------------------------
 # Targets and this script's own client
 # --------------------------------------------------------------------------------------------------
-def connect(pid: int, port: int) -> http.client.HTTPConnection:
+def connect(pid: int, port: int, source: str = "") -> http.client.HTTPConnection:
     """A connection to 127.0.0.1:port in the network namespace of a process.
 
-    It can't be opened a second time.
+    It comes from the address `source`, where one is given. It can't be opened a second time.
     """
     theirs = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     try:
@@ -67,6 +68,8 @@ def connect(pid: int, port: int) -> http.client.HTTPConnection:
     finally:
         os.close(theirs)
     sock.settimeout(TIMEOUT)
+    if source:
+        sock.bind((source, 0))
     sock.connect(("127.0.0.1", port))
     connection = http.client.HTTPConnection("127.0.0.1", port)
     connection.sock, connection.auto_open = sock, 0
@@ -256,6 +259,24 @@ def run(*command: str) -> str:
     return done.stdout.strip()
 
 
+def engine(method: str, path: str, body: Any = None) -> Any:
+    """What the engine answers; unlike a command, Ctrl-C doesn't end a request that is under way.
+
+    https://docs.docker.com/reference/api/engine/version/v1.41/
+    """
+    connection = http.client.HTTPConnection("docker")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    with contextlib.closing(connection):
+        connection.sock.connect("/var/run/docker.sock")
+        headers = {"Content-Type": "application/json"}
+        connection.request(method, path, body and json.dumps(body), headers)
+        reply = connection.getresponse()
+        text = reply.read()
+    if reply.status >= 300:
+        raise BenchError(f"Docker: {method} {path}: {reply.status} {text.decode()}")
+    return json.loads(text or "null")
+
+
 def cgroup(pid: int, controller: str, *names: str) -> str:
     """The text of the first of these files that there is in a process's cgroup, of
     version 1 or 2.
@@ -281,6 +302,16 @@ def container_memory(pid: int) -> float:
     limit.
     """
     return int(cgroup(pid, "memory", "memory.max_usage_in_bytes", "memory.peak")) / 2**20
+
+
+def memory(*pids: int, kind: str = "Pss") -> float:
+    """The memory of processes in MiB; `Rss`, or `Pss`, which shares out what several have.
+
+    https://docs.kernel.org/filesystems/proc.html
+    """
+    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    found = re.findall(rf"^{kind}: +(\d+) kB$", "".join(texts), re.MULTILINE)
+    return sum(map(int, found)) / 1024
 
 
 def children(pid: int) -> list[int]:
