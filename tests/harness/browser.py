@@ -94,6 +94,11 @@ class Browser(webdriver.Chrome):
             if not re.search("responded with a status|insecure connection", each)
         ]
 
+    def leave(self) -> None:
+        """Goes to an empty page, and forgets what there was to complain of."""
+        self.get("about:blank")
+        self.complaints()
+
     def downloaded(self, id: str) -> bytes:
         """What was saved; the browser adds to the name what the type calls for."""
         return next((file.read_bytes() for file in self.downloads.glob(f"{id}*")), b"")
