@@ -12,12 +12,13 @@ import platform
 import re
 import subprocess
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from lab import HERE, MINIO, OWN, PREFIX, run
+import reach
+from lab import HERE, MINIO, OWN, PREFIX
+from processes import run
 
 METHODS = ("PUT", "GET", "HEAD", "DELETE")
 
@@ -70,120 +71,6 @@ class Results:
         """What twelve nodes are to one, in the same round."""
         both = [self.nodes.get((name, count), []) for count in (12, 1)]
         return middle(getattr(a, field) / getattr(b, field) for a, b in zip(*both, strict=False))
-
-    def reach(self) -> str:
-        """The measured figures beside those that were asked for; a row with "-" is there to
-        compare.
-        """
-        upstream = max(
-            (float(each.split()[0]) for each in self.upstream.get(OWN, {}).values()), default=None
-        )
-        crowd = self.crowd[OWN][0] if OWN in self.crowd else None
-        get, cpu = partial(self.ratio, "GET", 32), partial(self.ratio, "GET", 32, field="cpu")
-        rows: list[tuple[str, float | None, str, float, float]] = [
-            ("small GET, 32 connections, requests/s, / nginx", get(OWN, "nginx"), "≥", 0.45, 0.65),
-            ("- / nginx before the same three nodes", get(OWN, "nginx3"), "≥", 0.75, 0.85),
-            ("- CPU a request, / nginx before the same", cpu(OWN, "nginx3"), "≤", 2, 1.6),
-            (
-                "one small object on one node, 32 connections, requests/s, / nginx",
-                self.ratio("ONE", 32, OWN, "nginx"),
-                "≥",
-                0.7,
-                0.8,
-            ),
-            (
-                "small GET, / the same without metrics, log and page",
-                get(OWN, "quiet"),
-                "≥",
-                0.95,
-                1,
-            ),
-            (
-                "small GET, CPU a request, / empty app, gunicorn's gevent worker",
-                cpu(OWN, "gevent"),
-                "≤",
-                3,
-                2,
-            ),
-            ("- / empty app, our worker, which the gateway has", cpu(OWN, "empty"), "≤", 3, 2),
-            ("- nginx / empty app, our worker", cpu("nginx", "empty"), "", 0, 0),
-            (
-                "small PUT, 32 connections, requests/s, / direct",
-                self.ratio("PUT", 32, OWN, "direct"),
-                "≥",
-                0.88,
-                0.95,
-            ),
-            (
-                "small GET, 1 connection, p50, / nginx",
-                self.ratio("GET", 1, OWN, "nginx", field="p50"),
-                "≤",
-                1.4,
-                1.2,
-            ),
-            (
-                "GET 1 MiB, 32 connections, requests/s, / nginx",
-                self.ratio("GET1M", 32, OWN, "nginx"),
-                "≥",
-                0.9,
-                1,
-            ),
-            (
-                "PUT 1 MiB, 32 connections, requests/s, / direct",
-                self.ratio("PUT1M", 32, OWN, "direct"),
-                "≥",
-                0.8,
-                0.9,
-            ),
-            (
-                "256 MiB GET, one stream, / direct",
-                self.large_ratio("GET", OWN, "direct"),
-                "≥",
-                0.85,
-                0.95,
-            ),
-            ("256 MiB GET, one stream, / nginx", self.large_ratio("GET", OWN, "nginx"), "≥", 1, 1),
-            (
-                "256 MiB PUT, one stream, / direct",
-                self.large_ratio("PUT", OWN, "direct"),
-                "≥",
-                0.85,
-                0.9,
-            ),
-            ("small GET, 256 connections, p99 / p50", self.tail(OWN), "≤", 3, 2.5),
-            ("- nginx", self.tail("nginx"), "", 0, 0),
-            ("small GET, requests/s of 12 nodes / of 1", self.growth_ratio(OWN), "≥", 0.9, 1),
-            ("- nginx before the same nodes", self.growth_ratio("nginx"), "", 0, 0),
-            ("- the gateway's CPU a request", self.growth_ratio(OWN, "cpu"), "≤", 1.1, 1),
-            ("requests upstream for a PUT, GET, HEAD, DELETE, the most", upstream, "≤", 1, 1),
-            ("40 uploads and 40 downloads of 64 MiB at once, peak MiB", crowd, "≤", 100, 80),
-        ]
-        lines = []
-        for what, value, sign, least, aim in rows:
-            verdict, shown = "not measured", ""
-            if value is not None:
-                met = [
-                    value >= figure if sign == "≥" else value <= figure for figure in (least, aim)
-                ]
-                verdict = (
-                    ""
-                    if not sign
-                    else "aim reached"
-                    if met[1]
-                    else "reached"
-                    if met[0]
-                    else "**not reached**"
-                )
-                shown = f"{value:.0f}" if value >= 20 else f"{value:.2f}"
-            lines.append(
-                [
-                    what,
-                    shown,
-                    *(f"{sign} {figure:g}" if sign else "" for figure in (least, aim)),
-                    verdict,
-                ]
-            )
-        return table(["what", "measured", "at least", "aim", ""], lines)
 
     def cells(self, titles: dict[str, str]) -> str:
         """Every cell."""
@@ -242,7 +129,7 @@ class Results:
 
     def markdown(self, how: str, titles: dict[str, str]) -> str:
         parts = {
-            "Reach": self.reach(),
+            "Reach": table(["what", "measured", "at least", "aim", ""], reach.lines(self)),
             "Small requests": self.cells(titles) if self.samples else "",
             "256 MiB, one stream": self.larges() if self.large else "",
             "Memory, and requests upstream": self.gateways(),
