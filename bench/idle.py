@@ -22,9 +22,11 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from lab import HERE, IMAGE, OWN, PREFIX, BenchError, Lab, Target, container_cpu, eventually, run
+from lab import HERE, IMAGE, OWN, PREFIX, Lab, Target, at_objects, eventually
+from processes import BenchError, container_cpu, run, used
 
 METRICS_SECONDS = 12.0  # MinIO counts anew after at most so many
 WARM_SECONDS = 20.0  # until what a gateway does only at its start is done
@@ -83,21 +85,15 @@ class Idle:
         options = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
         mount = ("-v", f"{lab.folder}/docker.sock:/var/run/docker.sock")
         self.pid = lab.container(self.name, network, *options, *mount, IMAGE)
-        path, cpu = (lambda _, object_id: f"/object/{object_id}"), (lambda: 0.0)
-        gateway = Target(OWN, self.pid, 3000, path, cpu)
+        gateway = at_objects(OWN, self.pid)
         for n in range(4 * nodes * workers):  # each worker has answered for each node
             gateway.store(f"idle{n}", 100)
         eventually("the gateway", lambda: gateway.ask("GET", "/health/ready")[0] == 200)
 
     def used(self, seconds: float) -> tuple[float, float]:
         """The CPU that the gateway and all nodes use for so long, in per cent of a core."""
-        began, own, nodes = time.monotonic(), container_cpu(self.pid), self.lab.nodes_cpu()
-        time.sleep(seconds)
-        passed = (time.monotonic() - began) / 100
-        return (
-            (container_cpu(self.pid) - own) / passed,
-            (self.lab.nodes_cpu() - nodes) / passed,
-        )
+        gateway, nodes = used(seconds, partial(container_cpu, self.pid), self.lab.nodes_cpu)
+        return gateway, nodes
 
     def measure(self, rounds: int, seconds: float) -> dict[str, float]:
         """The medians of all rounds."""

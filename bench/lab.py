@@ -1,5 +1,4 @@
-"""What the benchmark measures and what it runs on: targets, containers, namespaces, and the CPU and
-memory they used.
+"""What the benchmark measures and what it runs on: targets, containers and namespaces.
 
 A `Target` answers on 127.0.0.1 inside a container's network namespace. Load enters that namespace:
 wrk and nginx with nsenter, this script's own client with setns. So no published port and no
@@ -15,9 +14,7 @@ import fcntl
 import hashlib
 import hmac
 import http.client
-import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -30,6 +27,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from processes import BenchError, container_cpu, process_cpu, process_of, run
 
 HERE = Path(__file__).resolve().parent
 # The nodes' image, where docker-compose.yml names it: what is measured is what people run.
@@ -44,10 +43,6 @@ TIMEOUT = 60.0  # seconds that a target may be silent
 LIBC = ctypes.CDLL(None, use_errno=True)
 OWN_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
 REFUSED = (OSError, http.client.HTTPException)
-
-
-class BenchError(Exception):
-    """The benchmark can't go on; the message says why."""
 
 
 # --------------------------------------------------------------------------------------------------
@@ -145,6 +140,18 @@ class Target:
         if reply.status != 200 or got != size:
             raise BenchError(f"{self.name}: GET {object_id}: {reply.status}, {got} of {size} bytes")
         return size / (time.monotonic() - begin) / 1e6
+
+
+def at_objects(name: str, pid: int, port: int = 3000) -> Target:
+    """A target that has objects where this gateway has them."""
+    return Target(
+        name, pid, port, lambda _, object_id: f"/object/{object_id}", partial(container_cpu, pid)
+    )
+
+
+def owner(object_id: str, nodes: int) -> int:
+    """The node, from 0, that owns an id before the first change of their names."""
+    return int.from_bytes(hashlib.sha256(object_id.encode()).digest(), "big") % nodes
 
 
 def paced(size: int, seconds: float) -> Iterator[int]:
@@ -247,86 +254,8 @@ def signed_headers(
 
 
 # --------------------------------------------------------------------------------------------------
-# Containers and processes, and what they have used
+# What is started
 # --------------------------------------------------------------------------------------------------
-def run(*command: str) -> str:
-    """A command's output; BenchError with what it said where it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise BenchError(
-            f"{' '.join(command[:6])} …: {(done.stderr or done.stdout).strip()[-2000:]}"
-        )
-    return done.stdout.strip()
-
-
-def engine(method: str, path: str, body: Any = None) -> Any:
-    """What the engine answers; unlike a command, Ctrl-C doesn't end a request that is under way.
-
-    https://docs.docker.com/reference/api/engine/version/v1.41/
-    """
-    connection = http.client.HTTPConnection("docker")
-    connection.sock = socket.socket(socket.AF_UNIX)
-    with contextlib.closing(connection):
-        connection.sock.connect("/var/run/docker.sock")
-        headers = {"Content-Type": "application/json"}
-        connection.request(method, path, body and json.dumps(body), headers)
-        reply = connection.getresponse()
-        text = reply.read()
-    if reply.status >= 300:
-        raise BenchError(f"Docker: {method} {path}: {reply.status} {text.decode()}")
-    return json.loads(text or "null")
-
-
-def cgroup(pid: int, controller: str, *names: str) -> str:
-    """The text of the first of these files that there is in a process's cgroup, of
-    version 1 or 2.
-    """
-    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-        _, controllers, path = line.split(":", 2)
-        for name in names if controller in controllers.split(",") or not controllers else ():
-            file = Path(f"/sys/fs/cgroup/{controllers}{path}/{name}")
-            if file.exists():
-                return file.read_text()
-    raise BenchError(f"no {' or '.join(names)} in the cgroup of process {pid}")
-
-
-def container_cpu(pid: int) -> float:
-    """CPU seconds of the container that a process is in."""
-    text = cgroup(pid, "cpuacct", "cpuacct.usage", "cpu.stat")
-    found = re.search(r"usage_usec (\d+)", text)
-    return int(found[1]) / 1e6 if found else int(text) / 1e9
-
-
-def container_memory(pid: int) -> float:
-    """The most memory that the container has had, in MiB; its page cache counts, as it does for its
-    limit.
-    """
-    return int(cgroup(pid, "memory", "memory.max_usage_in_bytes", "memory.peak")) / 2**20
-
-
-def memory(*pids: int, kind: str = "Pss") -> float:
-    """The memory of processes in MiB; `Rss`, or `Pss`, which shares out what several have.
-
-    https://docs.kernel.org/filesystems/proc.html
-    """
-    texts = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
-    found = re.findall(rf"^{kind}: +(\d+) kB$", "".join(texts), re.MULTILINE)
-    return sum(map(int, found)) / 1024
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def process_cpu(pid: int) -> float:
-    """CPU seconds of a process and its children."""
-    stats = [
-        Path(f"/proc/{each}/stat").read_text().rsplit(")", 1)[1].split()
-        for each in (pid, *children(pid))
-    ]
-    return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
-
-
 class Lab:
     """Everything that a run has on this machine. Leaving it takes all of it away."""
 
@@ -380,7 +309,7 @@ class Lab:
         """
         labels = ("--name", name, "--label", LABEL, "--network", network, "--no-healthcheck")
         run("docker", "run", "-d", *labels, *command)
-        pid = int(run("docker", "inspect", "-f", "{{.State.Pid}}", name))
+        pid = process_of(name)
         if not pid:
             raise BenchError(f"{name} has stopped; docker logs {name}")
         return pid
@@ -419,13 +348,7 @@ class Lab:
         """Starts a gateway."""
         options = [word for each in env for word in ("-e", each)]
         pid = self.container(f"{PREFIX}-{name}", network, *options, *SOCKET, image)
-        return Target(
-            name,
-            pid,
-            port,
-            lambda _, object_id: f"/object/{object_id}",
-            partial(container_cpu, pid),
-        )
+        return at_objects(name, pid, port)
 
     def own(self, network: str, name: str = OWN) -> Target:
         """Starts this gateway as it comes, but for the name of its nodes."""
@@ -439,13 +362,7 @@ class Lab:
         command = ("gunicorn", "-b", "0.0.0.0:3000", *options, f"{module}:app")
         env = ("-e", f"OBJGW_NODE_NAME={self.marker}")
         pid = self.container(f"{PREFIX}-{name}", network, *mounts, *env, IMAGE, *command)
-        target = Target(
-            name,
-            pid,
-            3000,
-            lambda _, object_id: f"/object/{object_id}",
-            partial(container_cpu, pid),
-        )
+        target = at_objects(name, pid)
         eventually(name, lambda: target.ask("GET", "/object/ready")[0] in (200, 404))
         return target
 

@@ -30,7 +30,6 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from hashlib import sha256
 from http.client import HTTPResponse
 from typing import Any, NamedTuple
 
@@ -41,24 +40,23 @@ from lab import (
     OWN,
     PREFIX,
     REFUSED,
-    BenchError,
     Lab,
     Target,
-    children,
     connect,
-    container_memory,
+    owner,
     presigned,
-    run,
     side_by_side,
     signed_headers,
 )
+from processes import BenchError, children, container_memory, run
 from report import METHODS, Results, Sample, machine, table
 
 KIB, MIB = 1024, 1024 * 1024
 LARGE = 256 * MIB
 CROWD, CROWD_BYTES = 40, 64 * MIB  # uploads, and as many downloads, at once
 WHOLE, QUICK = 12 * 60, 125  # seconds that the rounds may take: the more gateways, the fewer rounds
-KNOWN_SECONDS = 5  # until a fresh gateway knows what its nodes' servers do
+# A fresh gateway keeps uploads on disk, until it knows that its nodes don't store what is cut.
+KNOWN_SECONDS = 5
 CONNECTIONS = (1, 32, 256)
 BASELINES = ("empty", "gevent", "quiet", "nginx3")  # measured with small GETs only
 BEGIN = time.monotonic()
@@ -85,7 +83,7 @@ def ids(prefix: str, count: int) -> list[str]:
 
 SMALL, PAGES, MEGS, PUTS = ids("small", 300), ids("page", 300), ids("meg", 30), ids("put", 2000)
 # An object of the first of three nodes, the one that direct and nginx have.
-ONE = next(each for each in SMALL if int(sha256(each.encode()).hexdigest(), 16) % 3 == 0)
+ONE = next(each for each in SMALL if owner(each, 3) == 0)
 MIXED = [("PUT", each) if n % 10 == 0 else ("GET", SMALL[n % 300]) for n, each in enumerate(PUTS)]
 WORKS = {
     "GET": Work("GET 1 KiB", [("GET", each) for each in SMALL]),
@@ -366,7 +364,6 @@ def whole(lab: Lab, args: argparse.Namespace) -> str:
             name=f"{gateway.name}-crowd"
         )  # cgroup version 2 can't reset a peak
         fresh.store("ready", 1)
-        # Until a gateway knows that the nodes don't store what is cut, it keeps uploads on disk.
         time.sleep(KNOWN_SECONDS)
         results.crowd[gateway.name] = crowd(fresh, 8 if args.quick else 20)
     if "NODES" in args.only and not args.quick:

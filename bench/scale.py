@@ -17,7 +17,6 @@ turn with the same range of all nodes' own listings, for the ratio of their time
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import signal
@@ -33,20 +32,8 @@ from operator import truediv
 from pathlib import Path
 from typing import Any
 
-from lab import (
-    HERE,
-    IMAGE,
-    OWN,
-    PREFIX,
-    BenchError,
-    Lab,
-    Target,
-    children,
-    connect,
-    eventually,
-    run,
-    signed_headers,
-)
+from lab import HERE, IMAGE, OWN, PREFIX, Lab, Target, connect, eventually, owner, signed_headers
+from processes import BenchError, children, run
 
 BUCKET = "objgw"
 NODES = 3
@@ -107,8 +94,7 @@ def fill(lab: Lab, numbers: range) -> None:
     of_node: list[list[str]] = [[] for _ in range(NODES)]
     for number in numbers:
         object_id = f"scale{number}"
-        digest = hashlib.sha256(object_id.encode()).digest()
-        of_node[int.from_bytes(digest) % NODES].append(object_id)
+        of_node[owner(object_id, NODES)].append(object_id)
     parts = [
         partial(store, lab, node, ids[begin : begin + ARCHIVE])
         for node, ids in enumerate(of_node)
@@ -217,13 +203,8 @@ def whole(lab: Lab, counts: list[int]) -> list[dict[str, Any]]:
     run("docker", "build", "-q", "-t", IMAGE, "--target", "gateway", str(HERE.parent))
     network = lab.network("scale")
     lab.nodes(network, range(1, NODES + 1), "--tmpfs", "/data", "-e", "MINIO_BROWSER=off")
-    name, env = (
-        f"{PREFIX}-{OWN}",
-        ["-e", f"OBJGW_NODE_NAME={lab.marker}", "-e", "WEB_CONCURRENCY=1"],
-    )
-    mount = ("-v", "/var/run/docker.sock:/var/run/docker.sock")
-    pid = lab.container(name, network, *env, *mount, IMAGE)
-    gateway = Target(OWN, pid, 3000, lambda _, object_id: f"/object/{object_id}", lambda: 0.0)
+    env = [f"OBJGW_NODE_NAME={lab.marker}", "WEB_CONCURRENCY=1"]
+    gateway = lab.gateway(OWN, network, IMAGE, 3000, env)
     eventually("the gateway", lambda: gateway.ask("GET", "/health/ready")[0] == 200)
     for n in range(10 * NODES):  # so that each node has its record and its bucket
         gateway.store(f"scale{n}", 1)
@@ -232,7 +213,7 @@ def whole(lab: Lab, counts: list[int]) -> list[dict[str, Any]]:
         began = time.monotonic()
         fill(lab, range(before, objects))
         say(f"{objects} objects are there; {time.monotonic() - began:.0f} s")
-        results += [measure(name, command, objects) for command in COMMANDS]
+        results += [measure(f"{PREFIX}-{OWN}", command, objects) for command in COMMANDS]
         say(json.dumps(page_ratio(lab, gateway)))
         results += lists(gateway, objects)
         before = objects

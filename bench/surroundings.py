@@ -33,19 +33,15 @@ from lab import (
     PREFIX,
     REFUSED,
     TIMEOUT,
-    BenchError,
     Lab,
     Target,
     access_key,
-    children,
+    at_objects,
     connect,
-    container_cpu,
-    engine,
     eventually,
-    memory,
-    run,
     secret_key,
 )
+from processes import BenchError, children, container_cpu, engine, memory, process_of, run, used
 from report import table
 from run import SMALL, WORKS, fill, measure
 
@@ -76,17 +72,13 @@ BASE = "python:3.13-slim"  # what the gateway's image is made from
 
 def target_of(name: str) -> Target:
     """A container that listens on the gateway's port, as it runs now."""
-    pid = engine("GET", f"/containers/{PREFIX}-{name}/json")["State"]["Pid"]
-    return Target(name, pid, 3000, lambda _, id: f"/object/{id}", partial(container_cpu, pid))
+    return at_objects(name, process_of(f"{PREFIX}-{name}"))
 
 
 def at_rest(*targets: Target) -> list[float]:
     """The CPU that each of them uses at rest, at the same time, in per cent of a core."""
     time.sleep(REST_SECONDS)
-    began, used = time.monotonic(), [target.cpu() for target in targets]
-    time.sleep(IDLE_SECONDS)
-    passed = (time.monotonic() - began) / 100
-    return [(target.cpu() - before) / passed for target, before in zip(targets, used, strict=True)]
+    return used(IDLE_SECONDS, *(target.cpu for target in targets))
 
 
 def start(name: str) -> tuple[float, float, float]:
@@ -157,10 +149,10 @@ def others(lab: Lab, network: str, count: int) -> Iterator[list[str]]:
         return str(engine("POST", path, made | more)["Id"])
 
     before = state()
-    used = target_of("beside").cpu()
+    until_now = target_of("beside").cpu()
     with ThreadPoolExecutor(4) as pool:  # which waits for what it has begun, also after Ctrl-C
         ids = list(pool.map(create, range(count)))
-        event = (target_of("beside").cpu() - used) * 1000 / count
+        event = (target_of("beside").cpu() - until_now) * 1000 / count
         created = state()
         list(pool.map(lambda id: engine("POST", f"/containers/{id}/start"), ids[:RUNNING]))
         running = state()
