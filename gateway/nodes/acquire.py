@@ -17,6 +17,8 @@ no second look while the lease lasts; when the lease is over, the next request l
     a kept one turns out closed      the others are as old: all are closed, and a new one is made
     a kept one that the look closes  another one
     a new one that the look closes   no connection: nothing that comes later is proved
+    not serving yet, or no record    again, for a second
+      yet, and nothing wrong
     no record, or another's          no connection: `Unusable`, which says why
 
 What it costs: one small request for each new connection, and one for the first request of a worker
@@ -37,8 +39,9 @@ from gateway.nodes.member import Member
 from gateway.nodes.store import record_request
 from gateway.s3.connection import Connection, UpstreamError
 
-# A server that has just started accepts connections a moment before it can serve.
-STARTING_SECONDS = 1.0  # for which a request waits for it
+# A server that has just started accepts connections a moment before it can serve, and a node of the
+# first layout may get its record a moment after the gateway has begun to go by that layout.
+STARTING_SECONDS = 1.0  # for which a request waits for either
 STARTING_PAUSE = 0.05  # seconds between two looks
 SILENT_SECONDS = 1.0  # for which a request waits for a node that was silent, or none, just now
 
@@ -76,7 +79,7 @@ def _proved(node: Member) -> Connection:
         if node.standing.leased and connection.usable:
             return connection
         node.release(connection)
-        if not node.standing.starting or time.monotonic() > deadline:
+        if not node.standing.coming or time.monotonic() > deadline:
             raise Unusable(node.standing.refusal)
         time.sleep(STARTING_PAUSE)
 

@@ -165,6 +165,12 @@ class Standing:
         return ""
 
     @property
+    def coming(self) -> bool:
+        """Whether it may be asked in a moment: it is starting, or about to get its record."""
+        wrong = self.usable or self.error or self.layout or self.unknown or self.trouble
+        return self.starting or not wrong
+
+    @property
     def refusal(self) -> str:
         """Why no request goes to it, for a client."""
         if self.error:

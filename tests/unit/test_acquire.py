@@ -5,6 +5,7 @@ from __future__ import annotations
 import socketserver
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -43,6 +44,7 @@ class Server(socketserver.ThreadingTCPServer):
 
     daemon_threads = True
     answer = record("node-1")
+    then = b""  # its answers after the first one, where they are others
     asked = 0
     closes = 0  # the connection after so many answers; 0: never
 
@@ -59,6 +61,7 @@ class Handler(socketserver.StreamRequestHandler):
             answers += 1
             last = answers == self.server.closes
             self.wfile.write(CLOSING if last else self.server.answer)
+            self.server.answer = self.server.then or self.server.answer
             if last:
                 return
 
@@ -94,6 +97,15 @@ def test_who_is_at_the_address_by_now_is_not_who_was_there_a_moment_ago(
     assert node.kept() is None
     server.answer = record("node-1")
     node.release(acquire(node))
+
+
+def test_a_request_waits_a_moment_for_the_first_record_of_a_node_of_the_first_layout(
+    node: Member, server: Server
+) -> None:
+    node.standing.expect(replace(LAYOUT, unrecorded=("node-1",)))
+    server.answer, server.then = STRANGERS["no record"], record("node-1")
+    node.release(acquire(node))
+    assert server.asked == 2
 
 
 def test_a_connection_that_was_proved_is_used_again_without_a_look(

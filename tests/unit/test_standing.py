@@ -89,6 +89,7 @@ def test_a_node_that_is_starting_keeps_what_is_known_of_it_and_no_lease_is_renew
     standing.take(now - LEASE_SECONDS, OWN)
     standing.take(now, answer(503, code="XMinioServerNotInitialized"))
     assert (standing.starting, standing.usable, standing.leased) == (True, True, False)
+    assert standing.coming
     assert "can't serve" in standing.refusal
     standing.take(now, NOT_CHANGED)
     assert (standing.starting, standing.leased) == (False, True)
@@ -108,8 +109,9 @@ def test_a_node_that_never_had_a_record_has_only_just_come() -> None:
     standing.take(time.monotonic(), MISSING)
     assert (standing.usable, standing.trouble) == (False, "")
     assert "only just come" in standing.refusal
+    assert standing.coming  # so that a request waits for it
     standing.wrote(LAYOUT, '"2"')
-    assert standing.usable
+    assert (standing.usable, standing.coming) == (True, False)
 
 
 UNRECORDED = replace(LAYOUT, unrecorded=("node-1",))
