@@ -54,6 +54,14 @@ def unsent(sock: Any) -> int:
         return 0
 
 
+def unread(sock: Any) -> int:
+    """Bytes that have come and that nobody has read (tcp(7), SIOCINQ)."""
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):  # it is closed
+        return 0
+
+
 def tcp_state(sock: Any) -> int:
     """The connection's state (tcp(7), TCP_INFO); `NO_TCP` on a Unix socket."""
     try:

@@ -40,7 +40,7 @@ class Serves(Protocol):
     alive: bool
     client_timeout: float
 
-    def timeout_ctx(self) -> AbstractContextManager[None]: ...
+    def waiting(self, sock: Any) -> AbstractContextManager[Any]: ...
 
     def environ(self, req: Any, addr: Any, listener_name: Any) -> dict[str, Any]: ...
 
@@ -56,7 +56,7 @@ def handle_plain(worker: Serves, listener_name: Any, req: Any, sock: Any, addr: 
     came of them.
     """
     readable = Readable(sock)
-    idle = worker.timeout_ctx()
+    idle = worker.waiting(sock)
     known, environ = b"", None
     data = req.unreader.take_buffered()
     try:

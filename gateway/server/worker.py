@@ -7,9 +7,10 @@
 - A large body needn't pass through the process: `objgw.relay` in the environment, a function of a
   pipe and a number, sends the next so many bytes of the answer out of the pipe.
 - One address can't have all connections. The log says once that it has too many (`crowd`).
-- A stop loses nothing. When the worker is told to stop, connections that wait for a request close
-  at once; requests, and clients that still take an answer, are waited for (`closing`). What isn't
-  done a second before the end of `graceful_timeout`, when gunicorn kills the worker, is broken off.
+- A stop loses nothing. When the worker is told to stop, connections that have waited for a request
+  for a second close, and the others within one; requests, and clients that still take an answer,
+  are waited for (`closing`). What isn't done a second before the end of `graceful_timeout`, when
+  gunicorn kills the worker, is broken off.
 - Requests that aren't HTTP are refused with problem details (RFC 9457), as all others are.
 - Plain requests take a short way past gunicorn's parser: `fastpath`.
 """
@@ -38,6 +39,7 @@ from gateway.server.body import RequestBody
 from gateway.server.closing import LINGER_SECONDS, Broken, Closes, linger, reset, unsent
 from gateway.server.crowd import Crowd
 from gateway.server.fastpath import check_request, handle_plain
+from gateway.server.idle import Idle
 from gateway.server.refusing import as_bytes, refusal_of
 from gateway.server.response import Response
 from gateway.status.observation import STOPPED, current
@@ -45,26 +47,6 @@ from gateway.status.observation import STOPPED, current
 # What may have the signature of a link, in an error that quotes the request.
 SECRET = re.compile(r"(\?|signature)[^\s'\"]*", re.IGNORECASE)
 ACCEPTED = 8  # connections at once
-
-
-class Idle:
-    """The time in which a request must come.
-
-    The worker wakes whoever is in it for too long with StopIteration.
-
-    A timer for each request would do the same and cost more: bench/README.md.
-    """
-
-    def __init__(self, seconds: float, idle: dict[Any, float]) -> None:
-        self.seconds = seconds
-        self.idle = idle
-        self.greenlet = gevent.getcurrent()
-
-    def __enter__(self) -> None:
-        self.idle[self.greenlet] = time.monotonic() + self.seconds
-
-    def __exit__(self, *_error: object) -> None:
-        del self.idle[self.greenlet]
 
 
 class Worker(GeventWorker):
@@ -76,12 +58,14 @@ class Worker(GeventWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # The greenlets whose connections wait for a request, and until when.
-        self.idle: dict[Any, float] = {}
+        self.idle: dict[Any, Idle] = {}  # by the greenlets whose connections wait for a request
         # Of those that had a large answer, until when a proxy on the way may still hold some of it.
         self.settling: dict[Any, float] = {}
         self.crowd = Crowd()
         self.tls = bool(self.cfg.is_ssl)  # which gunicorn looks up in its settings each time
+        # Seconds for which a connection that has just come, or had an answer, may still send a
+        # request once the worker is to stop: its client doesn't know of that.
+        self.last_wait = min(1.0, self.cfg.graceful_timeout / 4)
         self.stop_at = math.inf  # monotonic time at which what is left is broken off
         self.base_environ = {
             **wsgi.base_environ(self.cfg),
@@ -127,28 +111,25 @@ class Worker(GeventWorker):
         self.stop_at = time.monotonic() + grace - min(1.0, grace / 4)
         self.alive = False
 
-    def timeout_ctx(self) -> Idle:
-        """What gunicorn waits for a request in."""
-        return Idle(self.cfg.keepalive, self.idle)
+    def waiting(self, sock: Any) -> Idle:
+        """What a connection waits for its next request in."""
+        return Idle(sock, self.idle)
 
     def close_idle(self) -> None:
-        """Closes connections whose request doesn't come in time.
-
-        Once the worker is to stop, it closes all that wait for a request.
-        """
+        """Closes connections whose request doesn't come in time."""
         loop: Any = gevent.get_hub().loop
-        now = time.monotonic()
-        for greenlet, deadline in list(self.idle.items()):
-            if deadline < now or not self.alive:
-                loop.run_callback(self.end_wait, greenlet, deadline)
+        seconds = self.cfg.keepalive if self.alive else self.last_wait
+        for greenlet, idle in list(self.idle.items()):
+            if idle.over(seconds):
+                loop.run_callback(self.end_wait, greenlet, idle, seconds)
 
-    def end_wait(self, greenlet: Any, deadline: float) -> None:
+    def end_wait(self, greenlet: Any, idle: Idle, seconds: float) -> None:
         """Ends a wait, if it is still that one.
 
         gevent.kill() would hit the request which has come in between. This is called by the event
         loop, so that nothing comes in between (gevent.Greenlet.throw).
         """
-        if self.idle.get(greenlet) == deadline:
+        if self.idle.get(greenlet) is idle and idle.over(seconds):
             greenlet.throw(StopIteration)
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
@@ -178,7 +159,7 @@ class Worker(GeventWorker):
         try:
             while True:
                 req = None
-                with self.timeout_ctx():
+                with self.waiting(client):
                     req = next(parser)
                 self.handle_request(listener_name, req, client, addr)
         except Closes:

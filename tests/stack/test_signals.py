@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -95,6 +96,37 @@ def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway
     successor = shared.add_gateway()
     successor.wait_ready()
     assert successor.get(upload).body == pattern(400_000)
+
+
+def test_workers_that_are_replaced_cut_nobody_off_on_new_connections_and_kept_ones(
+    shared: Stack,
+) -> None:
+    gateway = shared.add_gateway({"WEB_CONCURRENCY": "2"})
+    gateway.wait_ready()
+    wrong, over = list[Any](), threading.Event()
+
+    def ask(kept: bool) -> None:
+        with gateway.session() as session:
+            while not over.wait(0.001):
+                try:
+                    ask = session.request if kept else gateway.request
+                    if (answer := ask("GET", "/object/none")).status != 404:
+                        wrong.append(answer)
+                except Exception as error:
+                    wrong.append(error)
+
+    with ThreadPoolExecutor(6) as pool:
+        try:
+            for number in range(6):
+                pool.submit(ask, number % 2 == 0)
+            for _ in range(3):
+                before = gateway.workers().keys()
+                gateway.container.kill("SIGHUP")
+                eventually(lambda before=before: not before & gateway.workers().keys())
+                gateway.wait_ready()
+        finally:
+            over.set()
+    assert wrong == []
 
 
 def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_object(
