@@ -98,7 +98,7 @@ class AllNodes:
         path = f"/{self._upstream.settings.bucket}{query}"
         request = Request("GET", path, request_id=self._observation.request_id)
         with self._part(f"Node {node.name}"):
-            node, connection, reply = self._upstream.send(node, request)
+            node, connection, reply = self._upstream.exchange(node, request)
             if reply.status != 200:
                 node.release(connection)
                 if reply.code == "NoSuchBucket":

@@ -193,7 +193,8 @@ class Moving:
 
     def _copy(self, object_id: str, node: Member) -> Copy | None:
         """What a node has of an object. Raises Refusal."""
-        node, connection, reply = self.upstream.exchange(node, "HEAD", object_id)
+        request = self.upstream.request("HEAD", object_id)
+        node, connection, reply = self.upstream.exchange(node, request)
         node.release(connection)
         if reply.status == 404:
             return None

@@ -68,19 +68,21 @@ class Settled:
     def read(self, method: str, object_id: str, environ: Environ, node: Member) -> Answer:
         """GET and HEAD of one node. Raises Refusal."""
         headers, conditions = reading(method, environ)
-        node, connection, reply = self.upstream.exchange(node, method, object_id, headers)
+        request = self.upstream.request(method, object_id, headers)
+        node, connection, reply = self.upstream.exchange(node, request)
         if "range" in headers and not unchanged(
             environ.get("HTTP_IF_RANGE"), reply.status, reply.headers
         ):
             node.leave(connection, reply)
             del headers["range"]
-            node, connection, reply = self.upstream.exchange(node, method, object_id, headers)
+            node, connection, reply = self.upstream.exchange(node, request)
         beyond = reply if reply.status == 416 and conditions else None
         # The conditions come first (RFC 9110, 13.2.2), and what they are about isn't in this
         # answer.
         if beyond:
             node.release(connection)
-            node, connection, reply = self.upstream.exchange(node, "HEAD", object_id)
+            request = self.upstream.request("HEAD", object_id)
+            node, connection, reply = self.upstream.exchange(node, request)
         if reply.status not in FOUND:
             node.release(connection)
             if reply.status == 304:
@@ -153,7 +155,8 @@ class Settled:
 
         Raises OwnerChanged where that isn't the owner any more.
         """
-        node, connection, reply = self.upstream.exchange(node, "PUT", object_id, headers, upload)
+        request = self.upstream.request("PUT", object_id, headers, upload)
+        node, connection, reply = self.upstream.exchange(node, request)
         node.release(connection)
         if reply.status != 200 or "etag" not in reply.headers:
             raise refusal_of(node, reply, writing=True)
@@ -165,7 +168,8 @@ class Settled:
 
         Raises Refusal, OwnerChanged.
         """
-        node, connection, reply = self.upstream.exchange(node, "DELETE", object_id)
+        request = self.upstream.request("DELETE", object_id)
+        node, connection, reply = self.upstream.exchange(node, request)
         node.release(connection)
         if reply.status not in NOTHING_LEFT:
             raise refusal_of(node, reply)

@@ -84,19 +84,18 @@ class Upstream:
             raise unavailable(f"The node of this id {why}.")
         return node
 
-    def exchange(
+    def request(
         self,
-        node: Member,
         method: str,
         object_id: str,
         headers: Mapping[str, str] = NONE,
         upload: Upload | None = None,
-    ) -> tuple[Member, Connection, Reply]:
-        """One request for an object to the node, and its answer: `send` says more."""
+    ) -> Request:
+        """A request for an object."""
         path = f"/{self.settings.bucket}/{object_id}"
-        return self.send(node, Request(method, path, headers, upload, current.get().request_id))
+        return Request(method, path, headers, upload, current.get().request_id)
 
-    def send(self, node: Member, request: Request) -> tuple[Member, Connection, Reply]:
+    def exchange(self, node: Member, request: Request) -> tuple[Member, Connection, Reply]:
         """One request to the node, which may have been replaced by one of its name, and its answer.
 
         Raises Refusal (503) where the node can't be reached, isn't who it has to be, or breaks off.

@@ -133,7 +133,7 @@ class Connection:
         self.answered = True
         return data
 
-    def _answer(self) -> bytes:
+    def _first(self) -> bytes:
         """The first bytes of an answer. To try before they have come would be in vain, mostly."""
         try:
             if self._readable:
@@ -163,51 +163,50 @@ class Connection:
             raise UpstreamError("the node closed the connection")
         return moved
 
-    def reply(self, method: str, *, until_continue: bool = False) -> Reply:
+    def reply(
+        self, method: str, *, until_continue: bool = False, after_upload: bool = False
+    ) -> Reply:
         """Reads status, headers and what came with them.
 
         Interim answers are passed over, however many there are (RFC 9110, 15.2), but for a `100
         Continue` where that is waited for. Of an error, of an empty answer and of one in chunks it
         reads everything. What comes bit by bit may take as long as the socket's time-out, once
-        more.
+        more. Raises BadAnswer, and UpstreamError.
         """
-        reply = self._head(method)
+        data, deadline = self._ahead or self._first(), 0.0
+        while True:
+            try:
+                reply = parse_reply(data, method)
+            except ValueError as error:
+                raise BadAnswer(f"not an HTTP answer: {data[:80]!r}", data) from error
+            if reply and (reply.status >= 200 or (until_continue and reply.status == 100)):
+                break
+            deadline = deadline or self._deadline()
+            if reply:  # an interim one
+                data = reply.body or self._receive_by(deadline, 65536)
+            else:
+                data += self._rest_of_head(data, deadline)
+        self._ahead = b""
         if reply.status < 200:
-            deadline = self._deadline()
-            while reply.status < 200 and not (until_continue and reply.status == 100):
-                self._ahead = self._ahead or self._receive_by(deadline, 65536)
-                reply = self._head(method)
+            self._ahead, reply.body = reply.body, b""
         options = reply.headers.get("connection")  # RFC 9112, 9.6
         if options and "close" in [each.strip(" \t") for each in options.lower().split(",")]:
             self.usable = False
+        if after_upload and reply.status >= 400:
+            self.usable = False  # MinIO closes it after a 412, and doesn't say so
         if "transfer-encoding" in reply.headers and reply.left:
             self._collect(reply)
         elif reply.status >= 300 and reply.left:
             self.finish(reply, ERROR_BODY_MAX)
         return reply
 
-    def _head(self, method: str) -> Reply:
-        """The next answer's status and headers, and what came with them; it may be an interim one.
-
-        Raises BadAnswer.
-        """
-        data, self._ahead = self._ahead or self._answer(), b""
-        end, deadline = data.find(b"\r\n\r\n"), 0.0
-        while end < 0:
-            if not data.startswith(STATUS_BEGIN[: len(data)]):  # it may wait for us to say more
-                raise BadAnswer(f"not an HTTP answer: {data[:80]!r}", data)
-            if len(data) > ANSWER_HEAD_MAX:
-                raise BadAnswer("the answer's headers are too long", data)
-            deadline = deadline or self._deadline()
-            data += self._receive_by(deadline, 65536)
-            end = data.find(b"\r\n\r\n")
-        try:
-            reply = parse_reply(data[:end].decode("latin-1"), data[end + 4 :], method)
-        except ValueError as error:
-            raise BadAnswer(f"not an HTTP answer: {data[:80]!r}", data) from error
-        if reply.status < 200:
-            self._ahead, reply.body = reply.body, b""
-        return reply
+    def _rest_of_head(self, data: bytes, deadline: float) -> bytes:
+        """More of an answer of which this has come, and it isn't its whole head."""
+        if not data.startswith(STATUS_BEGIN[: len(data)]):  # it may wait for us to say more
+            raise BadAnswer(f"not an HTTP answer: {data[:80]!r}", data)
+        if len(data) > ANSWER_HEAD_MAX:
+            raise BadAnswer("the answer's headers are too long", data)
+        return self._receive_by(deadline, 65536)
 
     def _collect(self, reply: Reply) -> None:
         """Reads a body in chunks. From then on the answer is as if it had come with a length."""

@@ -158,7 +158,8 @@ class Node:
                 reply = self.make_bucket(connection)
                 if not self.ready:
                     return reply
-            return self.ask(connection, request)
+            early = self._send(connection, request, self._signer.head(request))
+            return early or connection.reply(request.method, after_upload=bool(request.upload))
         finally:
             del self._waiting[connection]
 
@@ -167,13 +168,18 @@ class Node:
 
         It isn't counted among those that wait, and doesn't make the bucket.
         """
-        method, upload, head = request.method, request.upload, self._signer.head(request)
+        early = self._send(connection, request, self._signer.head(request))
+        return early or connection.reply(request.method, after_upload=bool(request.upload))
+
+    def _send(self, connection: Connection, request: Request, head: bytes) -> Reply | None:
+        """Sends the request. The answer where it came too early: then the rest isn't sent."""
+        upload = request.upload
         if upload is None:
             connection.send(head)
-            return connection.reply(method)
+            return None
         if request.careful:
             connection.send(head)
-            reply = connection.reply(method, until_continue=True)
+            reply = connection.reply(request.method, until_continue=True)
             if reply.status != 100:
                 connection.usable = False  # the node may or may not wait for the body
                 return reply
@@ -186,11 +192,8 @@ class Node:
         except UpstreamError as error:
             if isinstance(error.__cause__, TimeoutError):  # it doesn't read, so it won't answer
                 raise
-            return self._early_reply(connection, method)
-        reply = connection.reply(method)
-        if reply.status >= 400:
-            connection.usable = False  # MinIO closes it after a 412, and doesn't say so
-        return reply
+            return self._early_reply(connection, request.method)
+        return None
 
     def _early_reply(self, connection: Connection, method: str) -> Reply:
         """A node that refuses an upload may answer and close before it has read everything."""

@@ -65,16 +65,6 @@ class Reply:
         return self.status == 507 or self.code in FULL or b"no space left on device" in self.body
 
 
-def parse_field(line: str) -> tuple[str, str]:
-    """A header's name, in lower case, and its value. Raises ValueError where it isn't one."""
-    name, colon, value = line.partition(":")
-    name, value = name.lower(), value.strip(" \t")  # RFC 9110, 5.5: other bytes are the value's
-    good = NAME.fullmatch(name) and not CONTROL.search(line)
-    if not colon or not good or (name == "content-length" and not DIGITS.fullmatch(value)):
-        raise ValueError(line)
-    return name, value
-
-
 class Fields(dict[str, tuple[str, str] | None]):
     """The header lines that nodes have sent, parsed. None stands for one that nobody needs.
 
@@ -82,8 +72,15 @@ class Fields(dict[str, tuple[str, str] | None]):
     """
 
     def __missing__(self, line: str) -> tuple[str, str] | None:
-        """Parses a new line. Raises ValueError where it isn't a header."""
-        name, value = parse_field(line)
+        """Parses a new line: the name in lower case, and the value.
+
+        Raises ValueError where it isn't a header.
+        """
+        name, colon, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")  # RFC 9110, 5.5: other bytes are the value's
+        good = NAME.fullmatch(name) and not CONTROL.search(line)
+        if not colon or not good or (name == "content-length" and not DIGITS.fullmatch(value)):
+            raise ValueError(line)
         field = None if name in UNUSED else (name, value)
         if len(line) <= FIELD_MAX and name != "x-amz-request-id":  # which no two answers share
             if len(self) >= FIELDS_MAX:
@@ -104,9 +101,16 @@ def parse_status(line: str) -> int:
     return int(found[1])
 
 
-def parse_reply(head: str, body: bytes, method: str) -> Reply:
-    """Parses an HTTP/1.1 status line and headers (RFC 9112). Raises ValueError on anything else."""
-    first, *lines = head.split("\r\n")
+def parse_reply(data: bytes, method: str) -> Reply | None:
+    """Parses an HTTP/1.1 status line, headers and what follows them (RFC 9112).
+
+    None where the headers haven't come to their end. Raises ValueError on anything else.
+    """
+    end = data.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    first, *lines = data[:end].decode("latin-1").split("\r\n")
+    body = data[end + 4 :]
     status = parse_status(first)
     headers: dict[str, str] = {}
     for line in lines:
