@@ -6,9 +6,10 @@ import socket
 import socketserver
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from tests.harness.gateway import Gateway
@@ -25,7 +26,7 @@ class Fault:
     """What becomes of one request: 503, or an answer that is cut after so many bytes."""
 
     cut: int | None = None
-    then: Callable[[], object] = lambda: None  # is called after it
+    then: Callable[[], object] = lambda: None  # has ended before the client gets the answer
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,10 @@ class Handler(socketserver.BaseRequestHandler):
             self.server.seen.append(Came(time.monotonic(), line, headers))
             fault = self.server.faults.pop(0) if self.server.faults else None
         if fault and fault.cut is None:
+            fault.then()
             self.request.sendall(BUSY)
             self.request.shutdown(socket.SHUT_WR)
-            fault.then()
-            while self.request.recv(65536):  # else what it still sends would reset the connection
+            for _ in pieces(self.request):  # else what it still sends would reset the connection
                 pass
             return
         kept = [f"{name}: {value}" for name, value in fields if name.lower() != "connection"]
@@ -89,23 +90,23 @@ class Handler(socketserver.BaseRequestHandler):
         with socket.create_connection((self.server.gateway.address, 3000)) as upstream:
             upstream.sendall(sent)
             threading.Thread(target=self._relay_body, args=[upstream], daemon=True).start()
-            self._relay_answer(upstream, fault.cut if fault else None)
-        if fault:
-            fault.then()
+            if fault:
+                answer = b"".join(pieces(upstream))
+                fault.then()
+                self.request.sendall(answer[: fault.cut])
+            else:
+                for piece in pieces(upstream):
+                    self.request.sendall(piece)
         with suppress(OSError):
             self.request.shutdown(socket.SHUT_RDWR)
 
     def _relay_body(self, upstream: socket.socket) -> None:
         with suppress(OSError):
-            while data := self.request.recv(65536):
-                upstream.sendall(data)
+            for piece in pieces(self.request):
+                upstream.sendall(piece)
             upstream.shutdown(socket.SHUT_WR)  # the client has left
 
-    def _relay_answer(self, upstream: socket.socket, most: int | None) -> None:
-        count = 0
-        while data := upstream.recv(65536):
-            count += len(data)
-            if most is not None and count > most:
-                self.request.sendall(data[: len(data) - (count - most)])
-                return
-            self.request.sendall(data)
+
+def pieces(sock: socket.socket) -> Iterator[bytes]:
+    """What comes, to its end."""
+    return iter(partial(sock.recv, 65536), b"")

@@ -15,8 +15,14 @@ from tests.harness.waiting import eventually, random_id
 
 @pytest.fixture(scope="module")
 def app(shared: Stack) -> webtest.TestApp:
-    """The WSGI callable in this process, with the shared stack's nodes."""
-    app = webtest.TestApp(Gateway(Settings(node_name=shared.marker)))
+    """The WSGI callable in this process, with the shared stack's nodes.
+
+    The network is named, because the tests' container is on those of all stacks, and the threads
+    that this starts go on: they would take another test's nodes, which have a label, for this
+    stack's.
+    """
+    settings = Settings(node_name=shared.marker, network=str(shared.network.name))
+    app = webtest.TestApp(Gateway(settings))
     for node in shared.nodes:
         path = f"/object/{shared.id_of(node)}"
         eventually(lambda path=path: app.get(path, expect_errors=True).status_int == 404)

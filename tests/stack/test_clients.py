@@ -27,7 +27,7 @@ from tests.harness.engine import CHECKOUT
 from tests.harness.flaky import BUSY_SECONDS, Fault, Flaky
 from tests.harness.gateway import Gateway
 from tests.harness.stack import Stack
-from tests.harness.waiting import eventually, random_id
+from tests.harness.waiting import eventually, random_id, still_network
 
 TOKEN = {"Authorization": "Bearer first"}
 REPORT = "".join(f"{number}\n" for number in range(40_000)).encode()
@@ -293,16 +293,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(params=KINDS)
-def client(request: pytest.FixtureRequest, folder: Path, flaky: Flaky) -> Client:
+def client(request: pytest.FixtureRequest, folder: Path, flaky: Flaky) -> Iterator[Client]:
     home = folder / request.param
     home.mkdir(exist_ok=True)
     for left in home.glob("*/copy.*"):
         left.unlink()
     made = KINDS[request.param](home)
-    if isinstance(made, InBrowser):
-        made.browser = request.getfixturevalue("chromium")
+    if not isinstance(made, InBrowser):
+        yield made
+        return
+    made.browser = request.getfixturevalue("chromium")
+    with still_network():
         made.browser.get(f"{flaky.url}/health/live")  # so that it asks its page's own origin
-    return made
+        yield made
 
 
 def of(flaky: Flaky, method: str, path: str) -> list[dict[str, str]]:

@@ -91,7 +91,7 @@ def ask(case: schemathesis.Case[Any], gateway: Gateway) -> None:
 
 
 @contract.exclude(method="OPTIONS").parametrize()
-@settings(300)
+@settings(150)
 def test_no_request_is_answered_otherwise_than_the_contract_says(
     case: schemathesis.Case[Any], guarded: Gateway
 ) -> None:

@@ -156,6 +156,7 @@ def test_what_is_under_way_while_objects_move_is_whole_and_uploads_across_the_sw
             assert gateway.get(quick, headers={"Range": "bytes=0-9"}).body == large[:10]
             assert gateway.head(quick).status == 200
             slowest = max(slowest, time.monotonic() - began)
+            mover.join(0.05)
         http.client.parse_headers(download.file)
         assert download.file.read(len(large)) == large
         mover.join()

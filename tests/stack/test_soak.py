@@ -11,7 +11,7 @@ from tests.harness.stack import Stack
 
 def test_a_minute_of_faults_of_all_kinds_loses_nothing_and_mixes_nothing(stack: Stack) -> None:
     # bench/soak.py takes others, and clients that never pause
-    report = soak(stack, 60, clients=16, seed=1, writes=300, pause=0.03)
+    report = soak(stack, 60, clients=16, seed=1, writes=300, pause=0.12)
     assert report["lost"] == report["wrong"] == 0, str(report)
     assert report["acknowledged writes"] >= 300, str(report)
     assert report["objects read at the end"] >= 16 * 12, str(report)
