@@ -109,8 +109,8 @@ def test_workers_that_are_replaced_cut_nobody_off_on_new_connections_and_kept_on
         with gateway.session() as session:
             while not over.wait(0.001):
                 try:
-                    ask = session.request if kept else gateway.request
-                    if (answer := ask("GET", "/object/none")).status != 404:
+                    send = session.request if kept else gateway.request
+                    if (answer := send("GET", "/object/none")).status != 404:
                         wrong.append(answer)
                 except Exception as error:
                     wrong.append(error)
