@@ -120,6 +120,7 @@ class Discovery:
     def _watch(self) -> None:
         with self._reading:
             self._read_source()
+        time.sleep(0)  # the turn of those who wait for the lock, which isn't given to anybody
         self._woken = self._wanted.wait(self._pause)
         self._wanted.clear()
 
