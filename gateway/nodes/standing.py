@@ -28,6 +28,7 @@ HOLDINGS_SECONDS = 10.0  # between two looks at what a node without a record hol
 OTHER_NAME = (62, 64)
 CLOSES = "it closes each connection after one answer, so that nobody can prove who it is"
 REFUSES = "it refuses the gateway's requests"
+JUST_COME = "The node of this id has only just come; try again."
 # Why a server of S3 refuses a signed request, by its error code: first where it isn't what its
 # container was given, which another container of its name may have been.
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
@@ -167,8 +168,7 @@ class Standing:
     @property
     def coming(self) -> bool:
         """Whether it may be asked in a moment: it is starting, or about to get its record."""
-        wrong = self.usable or self.error or self.layout or self.unknown or self.trouble
-        return self.starting or not wrong
+        return self.starting or self.refusal is JUST_COME
 
     @property
     def refusal(self) -> str:
@@ -182,7 +182,7 @@ class Standing:
         if self.trouble:
             remedy = "an operator has to bring it back or give it up"
             return f"The node of this id lost what it held; {remedy}."
-        return "The node of this id has only just come; try again."
+        return JUST_COME
 
     def take(self, sent: float, reply: Reply, *, closes: bool = False) -> bool:
         """Notes the answer to a look, which was sent at this monotonic time.

@@ -48,17 +48,19 @@ def unsent(sock: Any) -> int:
 
     A FIN that isn't acknowledged counts as one.
     """
-    try:
-        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
-    except (OSError, ValueError):  # it is closed
-        return 0
+    return queued(sock, termios.TIOCOUTQ)
 
 
 def unread(sock: Any) -> int:
     """Bytes that have come and that nobody has read (tcp(7), SIOCINQ)."""
+    return queued(sock, termios.FIONREAD)
+
+
+def queued(sock: Any, request: int) -> int:
+    """What this request of ioctl(2) says of a socket's queue, in bytes; none where it is closed."""
     try:
-        return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
-    except (OSError, ValueError):  # it is closed
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), request, bytes(4)), sys.byteorder)
+    except (OSError, ValueError):
         return 0
 
 

@@ -63,9 +63,10 @@ class Worker(GeventWorker):
         self.settling: dict[Any, float] = {}
         self.crowd = Crowd()
         self.tls = bool(self.cfg.is_ssl)  # which gunicorn looks up in its settings each time
-        # Seconds for which a connection that has just come, or had an answer, may still send a
-        # request once the worker is to stop: its client doesn't know of that.
-        self.last_wait = min(1.0, self.cfg.graceful_timeout / 4)
+        # Seconds at a stop: for which a connection that has just come, or had an answer, may still
+        # send a request, because its client doesn't know of the stop; and before the end of
+        # `graceful_timeout`, in which what is left is broken off.
+        self.moment = min(1.0, self.cfg.graceful_timeout / 4)
         self.stop_at = math.inf  # monotonic time at which what is left is broken off
         self.base_environ = {
             **wsgi.base_environ(self.cfg),
@@ -107,8 +108,7 @@ class Worker(GeventWorker):
 
     def handle_exit(self, _sig: int, _frame: Any) -> None:
         """SIGTERM. gunicorn kills the worker when `graceful_timeout` is over."""
-        grace = self.cfg.graceful_timeout
-        self.stop_at = time.monotonic() + grace - min(1.0, grace / 4)
+        self.stop_at = time.monotonic() + self.cfg.graceful_timeout - self.moment
         self.alive = False
 
     def waiting(self, sock: Any) -> Idle:
@@ -118,7 +118,7 @@ class Worker(GeventWorker):
     def close_idle(self) -> None:
         """Closes connections whose request doesn't come in time."""
         loop: Any = gevent.get_hub().loop
-        seconds = self.cfg.keepalive if self.alive else self.last_wait
+        seconds = self.cfg.keepalive if self.alive else self.moment
         for greenlet, idle in list(self.idle.items()):
             if idle.over(seconds):
                 loop.run_callback(self.end_wait, greenlet, idle, seconds)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from tests.harness.engine import BUCKET
 from tests.harness.gateway import Gateway
 from tests.harness.http import BROKEN, MIB, Wire, head, pattern, store
 from tests.harness.stack import Stack
-from tests.harness.waiting import eventually, random_id
+from tests.harness.waiting import eventually, meanwhile, random_id
 
 
 @contextmanager
@@ -103,9 +103,9 @@ def test_workers_that_are_replaced_cut_nobody_off_on_new_connections_and_kept_on
 ) -> None:
     gateway = shared.add_gateway({"WEB_CONCURRENCY": "2"})
     gateway.wait_ready()
-    wrong, over = list[Any](), threading.Event()
+    wrong = list[Any]()
 
-    def ask(kept: bool) -> None:
+    def ask(kept: bool, over: threading.Event) -> None:
         with gateway.session() as session:
             while not over.wait(0.001):
                 try:
@@ -115,17 +115,14 @@ def test_workers_that_are_replaced_cut_nobody_off_on_new_connections_and_kept_on
                 except Exception as error:
                     wrong.append(error)
 
-    with ThreadPoolExecutor(6) as pool:
-        try:
-            for number in range(6):
-                pool.submit(ask, number % 2 == 0)
-            for _ in range(3):
-                before = gateway.workers().keys()
-                gateway.container.kill("SIGHUP")
-                eventually(lambda before=before: not before & gateway.workers().keys())
-                gateway.wait_ready()
-        finally:
-            over.set()
+    with ExitStack() as clients:
+        for kept in [False, True] * 3:
+            clients.enter_context(meanwhile(partial(ask, kept)))
+        for _ in range(3):
+            before = gateway.workers().keys()
+            gateway.container.kill("SIGHUP")
+            eventually(lambda before=before: not before & gateway.workers().keys())
+            gateway.wait_ready()
     assert wrong == []
 
 
