@@ -158,8 +158,9 @@ class Discovery:
         except Exception as error:  # Docker isn't there; what reads the list says so
             log.debug("Docker's events: %s", error)
         finally:
+            if self._followed:
+                self._wanted.set()
             self._followed = False
-            self._wanted.set()
         if refusal:
             if refusal != self._refusal:
                 log.warning(

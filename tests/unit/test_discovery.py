@@ -1,10 +1,18 @@
-"""The readings of the source: whoever waits for one gets its turn."""
+"""The readings of the source: whoever waits for one gets its turn, and what brings one."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Generator
 
+import pytest
+
+from gateway.nodes import discovery as module
+from gateway.nodes.discovery import Discovery
+from gateway.nodes.sources.events import Events
+from gateway.nodes.view import Directory
+from gateway.settings import Settings
 from tests.harness.engine import CHECKOUT
 
 # As under the gateway's worker, where a lock that is released goes to nobody: the thread that reads
@@ -14,6 +22,7 @@ from gevent import monkey
 monkey.patch_all()
 import threading, time
 from gateway.nodes.discovery import Discovery
+from gateway.nodes.sources.events import Events
 from gateway.nodes.view import Directory
 from gateway.settings import Settings
 
@@ -44,3 +53,26 @@ def test_a_request_that_waits_for_a_reading_waits_for_no_second_one() -> None:
         [sys.executable, "-c", PROGRAM], cwd=CHECKOUT, capture_output=True, text=True, timeout=20
     )
     assert (done.stdout, done.returncode) == ("1\n", 0), done.stderr
+
+
+class Stream(Events):
+    """So many changes, and then the connection breaks."""
+
+    def __init__(self, changes: int) -> None:
+        super().__init__("node", timeout=1)
+        self.count = changes
+
+    def changes(self) -> Generator[None]:
+        yield from [None] * self.count
+        raise ConnectionResetError
+
+
+@pytest.mark.parametrize(("changes", "read"), [(0, False), (1, True), (3, True)])
+def test_a_stream_that_never_opened_brings_no_reading(
+    changes: int, read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REOPEN_SECONDS", 0)
+    discovery = Discovery(Directory(Settings()))
+    discovery._follow(Stream(changes))
+    assert discovery._wanted.is_set() is read
+    assert not discovery._followed
