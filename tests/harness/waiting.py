@@ -66,15 +66,18 @@ def together(calls: Iterable[Callable[[], Any]]) -> list[Any]:
 
 @contextmanager
 def meanwhile(work: Callable[[threading.Event], object]) -> Iterator[None]:
-    """While the block runs, a thread does this work, which has to end once the event is set."""
+    """While the block runs, a thread does this work, which has to end once the event is set.
+
+    What the work raises, the end of the block raises.
+    """
     over = threading.Event()
-    thread = threading.Thread(target=work, args=[over])
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(work, over)
+        try:
+            yield
+        finally:
+            over.set()
+        working.result()
 
 
 @contextmanager

@@ -8,15 +8,13 @@ from __future__ import annotations
 import io
 import tarfile
 import threading
-from collections import Counter
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 
 from tests.harness.gateway import Gateway
 from tests.harness.layout import names_of, rebalance, record_of
 from tests.harness.node import Node
 from tests.harness.stack import Stack
-from tests.harness.waiting import eventually, random_id
+from tests.harness.waiting import eventually, meanwhile, random_id
 
 
 def backed_up(node: Node) -> bytes:
@@ -91,19 +89,14 @@ def test_what_a_backup_or_a_node_that_was_given_up_brings_back_replaces_nothing_
         len(deleted),
     )
 
-    seen, over = set[str](), threading.Event()
+    seen = set[str]()
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         while not over.is_set():
             seen.update(versions(gateway, changed))
 
-    watching = threading.Thread(target=watch)
-    watching.start()
-    try:
+    with meanwhile(watch):
         rebalance(gateway)
-    finally:
-        over.set()
-        watching.join()
     assert seen == {"new"}
     assert versions(gateway, changed) == {"new"}
     assert versions(gateway, kept) == {"old"}
@@ -148,23 +141,18 @@ def test_tokens_are_changed_without_a_gap_by_a_file_and_hup(shared: Stack) -> No
     gateway.start()
     eventually(lambda: status("first") == 404)
     assert status("second") == 401
-    seen, over = Counter[int](), threading.Event()
+    seen = set[int]()
 
-    def use() -> None:
+    def use(over: threading.Event) -> None:
         while not over.is_set():
-            seen[status("first")] += 1
+            seen.add(status("first"))
 
-    with ThreadPoolExecutor(1) as pool:
-        using = pool.submit(use)
-        try:
-            write("first second")
-            assert gateway.ctl("locate", "up").code == 0
-            gateway.container.kill("SIGHUP")
-            eventually(lambda: [status("second") for _ in range(20)] == [404] * 20)
-        finally:
-            over.set()
-        using.result()
-    assert set(seen) == {404}
+    with meanwhile(use):
+        write("first second")
+        assert gateway.ctl("locate", "up").code == 0
+        gateway.container.kill("SIGHUP")
+        eventually(lambda: [status("second") for _ in range(20)] == [404] * 20)
+    assert seen == {404}
     write("second")
     gateway.container.kill("SIGHUP")
     eventually(lambda: [status("first") for _ in range(20)] == [401] * 20)

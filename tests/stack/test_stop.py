@@ -17,7 +17,7 @@ from docker.models.containers import Container
 from tests.harness.gateway import Gateway
 from tests.harness.http import BROKEN, MIB, Wire, head, pattern, store
 from tests.harness.stack import Stack
-from tests.harness.waiting import eventually
+from tests.harness.waiting import eventually, meanwhile
 
 SIZE = 64 * MIB
 RATE, SLOWER = 6 * MIB, 3 * MIB // 2  # bytes a second that each client reads, at first and later
@@ -207,9 +207,9 @@ def test_two_gateways_that_are_replaced_one_after_the_other_leave_no_gap(shared:
     gateways = [shared.add_gateway() for _ in range(2)]
     for gateway in gateways:
         gateway.wait_ready()
-    id, over, outcomes = store(gateways[0], b"there"), threading.Event(), list[int]()
+    id, outcomes = store(gateways[0], b"there"), list[int]()
 
-    def balance() -> None:
+    def balance(over: threading.Event) -> None:
         """What a load balancer does: it takes the other one where a connection breaks."""
         while not over.is_set():
             for gateway in tuple(gateways):
@@ -219,17 +219,10 @@ def test_two_gateways_that_are_replaced_one_after_the_other_leave_no_gap(shared:
             else:
                 outcomes.append(0)
 
-    clients = [threading.Thread(target=balance) for _ in range(3)]
-    for client in clients:
-        client.start()
-    try:
+    with meanwhile(balance), meanwhile(balance), meanwhile(balance):
         for at in range(2):
             gateways[at].container.stop(timeout=20)
             gateways[at].start()
             gateways[at].wait_ready()
-    finally:
-        over.set()
-        for client in clients:
-            client.join()
     assert len(outcomes) > 100
     assert set(outcomes) == {200}
