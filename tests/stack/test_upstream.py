@@ -44,6 +44,16 @@ def test_renewing_the_node_list_asks_the_nodes_nothing(stack: Stack) -> None:
     gateway = stack.add_gateway({"OBJGW_DISCOVERY_SECONDS": "0.1"}, relay=relay)
     gateway.wait_ready()
     assert gateway.put(random_id()).status == 200
-    calls, requests = node.calls(), relay.requests
+
+    def calls() -> list[Call]:
+        """But for those that make the bucket: the first look at the node may still do so, too."""
+        making, others = (
+            [call for call in node.calls() if (call.api == "PutBucket") is made]
+            for made in (True, False)
+        )
+        assert len(making) <= 2
+        return others
+
+    before, requests = calls(), relay.requests
     eventually(lambda: relay.requests > requests + 20)
-    assert node.calls() == calls
+    assert calls() == before
