@@ -8,7 +8,8 @@ Two threads of each worker keep the list current:
 
 While a stream is followed, that time is `FOLLOWED_SECONDS`. It is the setting `discovery_seconds`
 where there is no stream, and where events don't tell everything (a Swarm's manager hears of no
-task on another host). The reading that follows the opening of a stream brings what happened before.
+task on another host). After a reading that was asked for, it is short for a while, as
+`AGAIN_SECONDS` says. The reading that follows the opening of a stream brings what happened before.
 
 A request doesn't ask the source. Only where its node can't be reached, or isn't who it has to be,
 it has the source read once more, to learn of another address or other keys.
@@ -32,9 +33,9 @@ log = logging.getLogger("objgw")
 
 RECENT_SECONDS = 0.25  # for which a reading is good enough for a node that wasn't running
 FOLLOWED_SECONDS = 90.0  # between two readings at most, while events tell what changes
-# Docker tells of a container's network a moment before its list has it, so that a reading which an
-# event has caused is followed by another one.
-AGAIN_SECONDS = 1.0
+# Docker tells of a change before its list has it: by a moment, and on a busy host by seconds. So a
+# reading that was asked for is followed by others, after these seconds each.
+AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0)
 REOPEN_SECONDS = 1.0  # between two attempts to open a stream that broke at once
 REFUSED_SECONDS = 60.0  # the same where the events are refused
 
@@ -51,7 +52,7 @@ class Discovery:
         self._wanted = threading.Event()  # a reading is wanted soon, and nobody waits for it
         # Monotonic times: the begin of the last reading, and the end of the last good one.
         self._began = self._read = -math.inf
-        self._woken = False  # the last reading was asked for
+        self._again = iter(AGAIN_SECONDS)  # those that are left of them
         self._followed = False  # a stream of the source's events is open
         self._refusal = ""  # why there is none, as it was logged
 
@@ -121,14 +122,13 @@ class Discovery:
         with self._reading:
             self._read_source()
         time.sleep(0)  # the turn of those who wait for the lock, which isn't given to anybody
-        self._woken = self._wanted.wait(self._pause)
+        if self._wanted.wait(min(self._pause, next(self._again, math.inf))):
+            self._again = iter(AGAIN_SECONDS)
         self._wanted.clear()
 
     @property
     def _pause(self) -> float:
-        """Seconds to the next reading, where nothing asks for one before."""
-        if self._woken:
-            return AGAIN_SECONDS
+        """Seconds to the next reading, where nothing asks for one before, or just has."""
         seconds = self.settings.discovery_seconds
         if self._followed and self.healthy and self._source.events_suffice:
             return max(FOLLOWED_SECONDS, seconds)

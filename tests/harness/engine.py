@@ -27,6 +27,7 @@ import docker.errors
 import pytest
 from docker.models.containers import Container
 
+from gateway.nodes.discovery import AGAIN_SECONDS
 from tests.harness.networks import Networks
 from tests.harness.waiting import alone, eventually, still_network, together
 
@@ -127,6 +128,11 @@ class AuditHandler(socketserver.StreamRequestHandler):
             self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
 
+# Seconds without a question to Docker after which none comes but by an event: readings follow one
+# that was asked for, the last of them after the longest pause.
+CALM_SECONDS = AGAIN_SECONDS[-1] + 2
+
+
 class DockerRelay:
     """Relays TCP connections to the Docker socket.
 
@@ -163,6 +169,12 @@ class DockerRelay:
                     each.shutdown(socket.SHUT_RDWR)  # wakes the threads that read from it
                 each.close()
         self._flows.set()
+
+    def calm(self, seconds: float = CALM_SECONDS) -> bool:
+        """Whether nothing is asked for so many seconds."""
+        before = self.requests
+        time.sleep(seconds)
+        return self.requests == before
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from functools import partial
 
 import pytest
@@ -88,12 +87,7 @@ def test_docker_is_asked_no_more_often_because_of_requests(shared: Stack) -> Non
         [partial(has, gateway, id)] * 4
     )  # each on a connection of its own, which Docker is asked about
 
-    def calm() -> bool:
-        before = relay.requests
-        time.sleep(2)
-        return relay.requests == before
-
-    eventually(calm)
+    eventually(relay.calm)
     before = relay.requests
     for _ in range(100):
         assert has(gateway, id)

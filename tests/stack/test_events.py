@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
 
-from tests.harness.engine import DockerRelay
 from tests.harness.gateway import Gateway
 from tests.harness.http import store
 from tests.harness.stack import Stack
@@ -23,18 +21,14 @@ def told(gateway: Gateway, id: str, text: str) -> bool:
     return answer.status == 503 and text in answer.problem["detail"]
 
 
-def calm(relay: DockerRelay, seconds: float) -> bool:
-    """Whether nothing is asked for so many seconds."""
-    before = relay.requests
-    time.sleep(seconds)
-    return relay.requests == before
-
-
 def test_a_node_that_stops_and_starts_is_known_by_docker_s_events(stack: Stack) -> None:
+    relay = stack.add_relay()
     node, other = stack.add_nodes("12")
-    gateway = stack.add_gateway(SLOW | {"WEB_CONCURRENCY": "2", "OBJGW_BREAKER_SECONDS": "60"})
+    settings = SLOW | {"WEB_CONCURRENCY": "2", "OBJGW_BREAKER_SECONDS": "60"}
+    gateway = stack.add_gateway(settings, relay=relay)
     gateway.wait_ready()
     id = store(gateway, b"here", stack.id_of(node))
+    eventually(relay.calm)
     with stack.steady(gateway, [stack.id_of(other)]):
         node.container.kill()
         eventually(told, gateway, id, "not running", within=SOON)
@@ -71,8 +65,8 @@ def test_an_idle_gateway_asks_docker_nothing_where_it_asked_every_two_seconds(
     stack.add_nodes("12")
     gateway = stack.add_gateway({"WEB_CONCURRENCY": "2"}, relay=relay)
     gateway.wait_ready()
-    # A reading follows an event of the stack's own, and one comes every 60 to 90 seconds.
-    eventually(calm, relay, 6)
+    # Readings follow an event of the stack's own, and one comes every 60 to 90 seconds.
+    eventually(relay.calm)
     assert gateway.get(random_id()).status == 404
 
 
@@ -83,14 +77,14 @@ def test_a_stream_that_broke_is_opened_again_and_what_happened_meanwhile_is_foun
     node, other = stack.add_nodes("12")
     gateway = stack.add_gateway(relay=relay)
     gateway.wait_ready()
-    eventually(calm, relay, 3)
+    eventually(relay.calm, 3)
     ids = [store(gateway, b"here", stack.id_of(each)) for each in (node, other)]
     relay.close()
     node.container.kill()
     eventually(lambda: gateway.get(ids[0]).status == 503)
     relay.open()
     eventually(told, gateway, ids[0], "not running")
-    eventually(calm, relay, 3)  # a stream again, and no poll
+    eventually(relay.calm, 3)  # a stream again, and no poll
     other.container.kill()
     eventually(told, gateway, ids[1], "not running", within=SOON)
     assert gateway.lines("Docker can't be read, the last list stays: tcp://")

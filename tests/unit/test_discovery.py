@@ -12,6 +12,7 @@ from gateway.nodes import discovery as module
 from gateway.nodes.discovery import Discovery
 from gateway.nodes.sources.events import Events
 from gateway.nodes.view import Directory
+from gateway.s3.endpoint import Endpoint
 from gateway.settings import Settings
 from tests.harness.engine import CHECKOUT
 
@@ -76,3 +77,45 @@ def test_a_stream_that_never_opened_brings_no_reading(
     discovery._follow(Stream(changes))
     assert discovery._wanted.is_set() is read
     assert not discovery._followed
+
+
+class Waits:
+    """In place of the event that wakes the thread: notes how long that would wait."""
+
+    def __init__(self, woken: list[bool]) -> None:
+        self.woken, self.seconds = woken, list[float]()
+
+    def wait(self, seconds: float) -> bool:
+        self.seconds.append(seconds)
+        return self.woken[len(self.seconds) - 1]
+
+    def clear(self) -> None:
+        pass
+
+
+class Listed:
+    """A source that has no nodes, and whose events tell everything."""
+
+    what, separate, events, events_suffice = "Docker", "", None, True
+
+    def read(self) -> list[Endpoint]:
+        return []
+
+
+def test_a_reading_that_was_asked_for_is_followed_by_others_since_docker_s_list_lags_behind() -> (
+    None
+):
+    discovery = Discovery(Directory(Settings(discovery_seconds=5)))
+    woken = [False] * 5 + [True] + [False] * 2 + [True] + [False] * 6
+    waits = Waits(woken)
+    discovery._source, discovery._wanted = Listed(), waits  # type: ignore[assignment]
+    discovery._followed = True
+    for _ in woken:
+        discovery._watch()
+    again, usual = list(module.AGAIN_SECONDS), module.FOLLOWED_SECONDS
+    assert waits.seconds == [*again, usual, usual, *again[:3], *again, usual, usual]
+    discovery._followed, waits.seconds = False, []  # the list is polled
+    discovery._again = iter(again)
+    for _ in range(6):
+        discovery._watch()
+    assert waits.seconds == [1.0] * 6
