@@ -138,13 +138,14 @@ class DockerRelay:
 
     `close` refuses them, `hang` leaves them without an answer, `open` is as at the start.
     `connections` and `requests` count what came in; `delay` holds each request up, in seconds.
-    Where `events` is False, it cuts each connection on which Docker's events are asked for; where
-    `labels` is, no container has the label of a node.
+    Where `events` is False, it cuts each connection on which Docker's events are asked for. Through
+    it no container has the label of a node: one that another test makes would be a node here, too,
+    or its events have the list read.
     """
 
     def __init__(self) -> None:
         self.port, self.connections, self.requests, self.delay = 0, 0, 0, 0.0
-        self.events = self.labels = True
+        self.events = True
         self._sockets: list[socket.socket] = []
         self._listener: socket.socket | None = None
         self._flows = threading.Event()
@@ -198,11 +199,9 @@ class DockerRelay:
                     self.requests += data.count(b" HTTP/1.1\r\n")
                     if not self.events and b"/events?" in data:
                         break
-                    if not self.labels:
-                        data = data.replace(b"objgw.node", b"objgw.none")
                     time.sleep(self.delay)
                 self._flows.wait()
-                sink.sendall(data)
+                sink.sendall(data.replace(b"objgw.node", b"objgw.none"))
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 

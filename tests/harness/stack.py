@@ -155,11 +155,10 @@ class Stack:
         """A gateway that isn't in a container, as far as networks go: it has the host's.
 
         It listens on the host's address on the stack's network, on a port that nothing else has.
-        It sees all networks, and so it gets Docker through a relay that hides the containers which
+        It sees all networks, and so it gets Docker through a relay, which hides the containers that
         another test has made nodes by a label.
         """
         relay = self.add_relay()
-        relay.labels = False
         settings = self.nodes[0].container.attrs["NetworkSettings"]
         at = settings["Networks"][self.network.name]["Gateway"]
         port = 20000 + secrets.randbelow(10000)
