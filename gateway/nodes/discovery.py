@@ -128,7 +128,7 @@ class Discovery:
 
     @property
     def _pause(self) -> float:
-        """Seconds to the next reading, where nothing asks for one before, or just has."""
+        """Seconds to the next reading, where nothing asks for one before."""
         seconds = self.settings.discovery_seconds
         if self._followed and self.healthy and self._source.events_suffice:
             return max(FOLLOWED_SECONDS, seconds)

@@ -67,8 +67,8 @@ def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway
     large, upload, small = store(gateway, pattern(24 * MIB)), random_id(), store(gateway, b"small")
     go_on, outcomes = threading.Event(), list[Any]()
 
-    def use() -> None:
-        while not go_on.is_set():
+    def use(over: threading.Event) -> None:
+        while not over.is_set():
             try:
                 outcomes.append(gateway.get(small).status)
             except ConnectionRefusedError:
@@ -76,17 +76,13 @@ def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway
             except BROKEN as error:
                 outcomes.append(error)
 
-    users = [threading.Thread(target=use) for _ in range(4)]
     with under_way(gateway, large, upload, go_on) as ended:
-        for user in users:
-            user.start()
-        eventually(lambda: len(outcomes) > 20)
-        gateway.container.kill("SIGTERM")
-        eventually(gateway.refuses, within=20)
-        assert ended == {}
+        with meanwhile(use), meanwhile(use), meanwhile(use), meanwhile(use):
+            eventually(lambda: len(outcomes) > 20)
+            gateway.container.kill("SIGTERM")
+            eventually(gateway.refuses, within=20)
+            assert ended == {}
         go_on.set()
-    for user in users:
-        user.join()
     assert ended == {"upload": 200, "download": 24 * MIB}
     assert gateway.container.wait(timeout=20)["StatusCode"] == 0
     # A connection that nobody had accepted when the port was closed is reset by the kernel.

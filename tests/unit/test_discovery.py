@@ -8,8 +8,7 @@ from collections.abc import Generator
 
 import pytest
 
-from gateway.nodes import discovery as module
-from gateway.nodes.discovery import Discovery
+from gateway.nodes.discovery import AGAIN_SECONDS, FOLLOWED_SECONDS, Discovery
 from gateway.nodes.sources.events import Events
 from gateway.nodes.view import Directory
 from gateway.s3.endpoint import Endpoint
@@ -23,7 +22,6 @@ from gevent import monkey
 monkey.patch_all()
 import threading, time
 from gateway.nodes.discovery import Discovery
-from gateway.nodes.sources.events import Events
 from gateway.nodes.view import Directory
 from gateway.settings import Settings
 
@@ -72,7 +70,7 @@ class Stream(Events):
 def test_a_stream_that_never_opened_brings_no_reading(
     changes: int, read: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "REOPEN_SECONDS", 0)
+    monkeypatch.setattr("gateway.nodes.discovery.REOPEN_SECONDS", 0)
     discovery = Discovery(Directory(Settings()))
     discovery._follow(Stream(changes))
     assert discovery._wanted.is_set() is read
@@ -102,9 +100,7 @@ class Listed:
         return []
 
 
-def test_a_reading_that_was_asked_for_is_followed_by_others_since_docker_s_list_lags_behind() -> (
-    None
-):
+def test_a_reading_that_was_asked_for_is_followed_by_others() -> None:
     discovery = Discovery(Directory(Settings(discovery_seconds=5)))
     woken = [False] * 5 + [True] + [False] * 2 + [True] + [False] * 6
     waits = Waits(woken)
@@ -112,7 +108,7 @@ def test_a_reading_that_was_asked_for_is_followed_by_others_since_docker_s_list_
     discovery._followed = True
     for _ in woken:
         discovery._watch()
-    again, usual = list(module.AGAIN_SECONDS), module.FOLLOWED_SECONDS
+    again, usual = AGAIN_SECONDS, FOLLOWED_SECONDS
     assert waits.seconds == [*again, usual, usual, *again[:3], *again, usual, usual]
     discovery._followed, waits.seconds = False, []  # the list is polled
     discovery._again = iter(again)
