@@ -8,8 +8,8 @@ nodes of both would look for most objects of either in the wrong place.
 Two kinds of two origins are one installation:
 
 - Gateways that find the same empty nodes at the same moment may each make a first layout, on
-  different nodes. Whoever sees both merges them, and all who merge the same two must get the same
-  layout, whichever of them they knew first.
+  different nodes. Whoever sees both soon after merges them, and all who merge the same two must get
+  the same layout, whichever of them they knew first.
 - Two installations that were made one by mistake are parted again by `Layout.split`. Each gets an
   origin of its own then. On its nodes the records of the common origin are its older ones.
 """
@@ -17,14 +17,18 @@ Two kinds of two origins are one installation:
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from gateway.nodes.layout import SWITCH_SECONDS, Layout
 from gateway.nodes.membership import ANYWHERE, Membership
 
-# Within so many seconds gateways that begin at once make their first layouts.
-BEGINNING_SECONDS = 60
+# Within so many seconds gateways that begin at once make their first layouts: what each of them
+# knows of a node is younger than a lease then, and their clocks may differ a little.
+BEGINNING_SECONDS = 10
+# Until so many seconds later they merge them. What comes in sight after that came with a disk: two
+# installations whose nodes have the same names may have been set up at the same time.
+MERGING_SECONDS = 120
 ORIGIN = re.compile(r"([0-9a-f]{8,10})-[0-9a-f]{16}")
 DECIDING = "OBJGW_NETWORK and OBJGW_NODE_NAME decide which nodes are this gateway's"
 
@@ -36,11 +40,11 @@ class Conflict(NamedTuple):
     text: str  # for the operator, with the names and what to do
 
 
-def one_installation(one: Layout, other: Layout) -> bool:
-    """Whether two layouts are of one installation.
+def one_installation(one: Layout, other: Layout, now: float) -> bool:
+    """Whether two layouts are of one installation, at this Unix time.
 
-    They have one origin; or they were begun at the same time, with a name in common. A name that
-    came later says nothing: it may have been taken over from the other one.
+    They have one origin; or they were begun at the same time, not long ago, with a name in common.
+    A name that came later says nothing: it may have been taken over from the other one.
     """
     if one.origin == other.origin:
         return True
@@ -49,7 +53,8 @@ def one_installation(one: Layout, other: Layout) -> bool:
     origins = ORIGIN.fullmatch(one.origin), ORIGIN.fullmatch(other.origin)
     if not (origins[0] and origins[1]) or first_names(one).isdisjoint(first_names(other)):
         return False
-    return abs(int(origins[0][1], 16) - int(origins[1][1], 16)) <= BEGINNING_SECONDS
+    earlier, later = sorted(int(origin[1], 16) for origin in origins if origin)
+    return later - earlier <= BEGINNING_SECONDS and abs(now - later) <= MERGING_SECONDS
 
 
 def first_names(layout: Layout) -> frozenset[str]:
@@ -61,6 +66,15 @@ def first_names(layout: Layout) -> frozenset[str]:
 def precedes(record: Layout, name: str, layout: Layout) -> bool:
     """Whether the record of the node of this name is from before this layout was split off."""
     return bool(layout.split_from) and record.origin == layout.split_from and name in layout.names
+
+
+def is_nowhere(layout: Layout, records: Collection[Layout]) -> bool:
+    """Whether a layout was made while no node took it, and nodes have another one by now.
+
+    `records` has what the nodes hold that are in sight.
+    """
+    taken = set(layout.all_names) - set(layout.unrecorded)
+    return not taken and bool(records) and layout.origin not in {each.origin for each in records}
 
 
 def split_off(layout: Layout, records: dict[str, Layout], usable: Iterable[str]) -> Layout | None:
@@ -75,9 +89,9 @@ def split_off(layout: Layout, records: dict[str, Layout], usable: Iterable[str])
     return None
 
 
-def installations(layouts: Iterable[tuple[str, Layout]]) -> list[dict[str, Layout]]:
-    """The layouts that nodes hold as their own, by installation and node."""
-    found = _by_origin(layouts)
+def installations(layouts: Iterable[tuple[str, Layout]], now: float) -> list[dict[str, Layout]]:
+    """The layouts that nodes hold as their own, by installation and node, at this Unix time."""
+    found = _by_origin(layouts, now)
     for parted in [each for each in found if newest_of(each).split_from]:
         layout = newest_of(parted)
         for each in found:
@@ -93,11 +107,11 @@ def newest_of(installation: dict[str, Layout]) -> Layout:
     return max(layouts, key=lambda layout: (layout.origin not in before, layout.version))
 
 
-def _by_origin(layouts: Iterable[tuple[str, Layout]]) -> list[dict[str, Layout]]:
+def _by_origin(layouts: Iterable[tuple[str, Layout]], now: float) -> list[dict[str, Layout]]:
     found: list[dict[str, Layout]] = []
     for name, layout in layouts:
         for each in found:
-            if one_installation(layout, next(iter(each.values()))):
+            if one_installation(layout, next(iter(each.values())), now):
                 each[name] = layout
                 break
         else:

@@ -41,6 +41,7 @@ from gateway.nodes.merging import (
     Conflict,
     conflict_of,
     installations,
+    is_nowhere,
     merge,
     newest_of,
     own_installation,
@@ -109,7 +110,7 @@ class Records:
             for node in running
             if node.standing.layout and node.standing.serves
         }
-        if self.directory.layout is None:
+        if self.directory.layout is None or is_nowhere(self.directory.layout, records.values()):
             # A node that is slow may be of another installation, or have the only record.
             if not all(node.standing.tried for node in running):
                 return
@@ -144,7 +145,7 @@ class Records:
         None where that isn't clear. Then nothing is written and nothing is served, until an
         operator has the gateway see one installation only.
         """
-        found = installations(records.items())
+        found = installations(records.items(), time.time())
         own = own_installation(found)
         self._tell_conflict(None if own else conflict_of(found))
         return own

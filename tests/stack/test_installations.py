@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
@@ -168,6 +169,28 @@ def test_a_foreign_disk_under_a_members_name_is_left_alone_until_it_is_taken_in(
     assert {gateway.get(id).status for id in others} == {200}
     assert gateway.get(ids[1]).status == 404
     assert gateway.layout()["problems"] == []
+
+
+def test_a_disk_of_an_installation_that_began_at_the_same_time_is_foreign_later(
+    stack: Stack,
+) -> None:
+    one, swapped, three = stack.add_nodes("123")
+    names = names_of(stack.nodes)
+    hour_ago = int(time.time()) - 3600
+    ours, theirs = (
+        replace(Layout.first(names), origin=f"{hour_ago + second:08x}-{second:016x}")
+        for second in (1, 2)
+    )
+    for node, record in ((one, ours), (swapped, theirs), (three, ours)):
+        write_record(node, record)
+    put_plainly({stack.id_of(swapped): swapped})
+    gateway = stack.add_gateway()
+    wanted = {one.name: "up", swapped.name: "foreign", three.name: "up"}
+    eventually(lambda: states(gateway) == wanted)
+    assert gateway.get(stack.id_of(swapped)).status == 503
+    assert gateway.get(stack.id_of(one)).status == 404
+    assert [row["state"] for row in gateway.layout()["nodes"]] == ["running", "foreign", "running"]
+    assert record_of(swapped) == theirs
 
 
 def put_plainly(places: dict[str, Node]) -> None:

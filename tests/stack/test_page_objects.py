@@ -270,7 +270,7 @@ def test_several_files_are_uploaded_three_at_a_time_and_can_be_cancelled(
     gateway.lines(f"PUT {made[1].name} ")  # else the browser may send the rest before it cancels
     slow(browser)
     eventually(lambda: states(browser) == ["stored", "refused", *["stored"] * 3, "ready"])
-    assert rows(browser)[1] == "Cancelled."
+    assert rows(browser)[1] == "Cancelled. It is stored only if all of it had been sent already."
     for path in (made[0], *made[2:5]):
         assert gateway.get(path.name).body == path.read_bytes()
     for path in (made[1], made[5]):

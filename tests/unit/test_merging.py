@@ -9,6 +9,7 @@ import pytest
 from gateway.nodes.layout import Layout
 from gateway.nodes.merging import (
     BEGINNING_SECONDS,
+    MERGING_SECONDS,
     installations,
     merge,
     one_installation,
@@ -60,12 +61,22 @@ PAIRS: dict[str, tuple[Layout, Layout, bool]] = {
 @pytest.mark.parametrize("row", PAIRS)
 def test_two_origins_are_one_installation_only_where_gateways_began_together(row: str) -> None:
     one, other, same = PAIRS[row]
-    assert one_installation(one, other) is one_installation(other, one) is same
+    assert one_installation(one, other, NOW) is one_installation(other, one, NOW) is same
+
+
+@pytest.mark.parametrize("seconds", [-MERGING_SECONDS - 1, MERGING_SECONDS + 1, 1e8])
+def test_what_began_together_and_meets_later_is_of_two_installations(seconds: float) -> None:
+    one, other = begun(NOW, "abc"), begun(NOW, "abc", 2)
+    now = NOW + seconds
+    assert not one_installation(one, other, now)
+    assert one_installation(one, begun(NOW, "abcd"), now)
+    records = {"a": one, "b": other, "c": one}
+    assert set(own_installation(installations(records.items(), now))) == {"a", "c"}
 
 
 def test_a_layout_is_of_one_installation_with_what_becomes_of_it() -> None:
     layout = Layout.first("ab")
-    assert one_installation(layout, layout.joined("c", 100.0))
+    assert one_installation(layout, layout.joined("c", 100.0), NOW)
 
 
 ABC, DEF, G = begun(NOW, "abc"), begun(NOW, "def", 2), begun(NOW, "g", 3)
@@ -96,7 +107,7 @@ SIGHTS: dict[str, tuple[dict[str, Layout], str]] = {
 @pytest.mark.parametrize("row", SIGHTS)
 def test_a_gateway_that_begins_serves_the_installation_that_is_clearly_its_own(row: str) -> None:
     records, own = SIGHTS[row]
-    assert set(own_installation(installations(records.items()))) == set(own)
+    assert set(own_installation(installations(records.items(), NOW))) == set(own)
 
 
 def test_a_layout_that_was_parted_has_its_own_names_and_objects_anywhere_on_their_nodes() -> None:

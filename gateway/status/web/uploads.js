@@ -113,6 +113,9 @@ function send_waiting() {
   for (const upload of uploads.filter(({ state }) => state === "waiting").slice(0, free)) send(upload);
 }
 
+// The bar lags behind what the browser has sent, so it can't tell whether the gateway had all of it.
+const CANCELLED = "Cancelled. It is stored only if all of it had been sent already.";
+
 async function send(upload) {
   set_state(upload, "sending");
   upload.stop = new AbortController();
@@ -123,8 +126,7 @@ async function send(upload) {
     set_state(upload, "stored", `Stored as ${upload.id.value}`);
   } catch (error) {
     const cancelled = upload.stop.signal.aborted;
-    const all_sent = cancelled && upload.bar.value === 1 ? " All of it was sent, so it may be stored nevertheless." : "";
-    set_state(upload, "refused", cancelled ? `Cancelled.${all_sent}` : said(error), !cancelled);
+    set_state(upload, "refused", cancelled ? CANCELLED : said(error), !cancelled);
   }
   send_waiting();
   if (!busy_uploads().length && uploads.some(({ state }) => state === "stored")) show_list();

@@ -1,0 +1,53 @@
+"""Which layout a gateway goes by, by its own and what the nodes' records say."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gateway.nodes.discovery import Discovery
+from gateway.nodes.layout import Layout
+from gateway.nodes.leader import Leader
+from gateway.nodes.member import Member
+from gateway.nodes.record_json import dump
+from gateway.nodes.records import Records
+from gateway.nodes.view import Directory
+from gateway.s3.endpoint import Endpoint
+from gateway.s3.reply import Reply
+from gateway.settings import Settings
+
+NAMES = ("node-1", "node-2")
+OURS = replace(Layout.first(NAMES, unrecorded=NAMES), origin="0123456789abcdef")
+THEIRS = replace(OURS, origin="fedcba9876543210")
+ONE_KNOWN = OURS.known(["node-1"])
+# The layout that the gateway has, what node-1 and node-2 hold, and what it goes by then.
+SIGHTS: dict[str, tuple[Layout | None, list[Layout | None], Layout | None]] = {
+    "none yet": (None, [THEIRS, None], THEIRS),
+    "made while no node took it, and another gateway's was taken": (OURS, [THEIRS, None], THEIRS),
+    "nobody has one": (OURS, [None, None], OURS),
+    "a node has it": (OURS, [THEIRS, OURS], OURS),
+    "a node had it": (ONE_KNOWN, [THEIRS, THEIRS], ONE_KNOWN),
+    "one has a newer one": (OURS, [ONE_KNOWN, None], ONE_KNOWN),
+    "each has another one": (None, [OURS, THEIRS], None),
+}
+
+
+@pytest.mark.parametrize("row", SIGHTS)
+def test_a_gateway_goes_by_what_its_nodes_hold(row: str, tmp_path: Path) -> None:
+    before, held, after = SIGHTS[row]
+    directory = Directory(Settings())
+    records = Records(directory, Discovery(directory), Leader(tmp_path))
+    directory.layout = before
+    for name, layout in zip(NAMES, held, strict=True):
+        node = Member(Endpoint(name, "id", "127.0.0.1", 9, "key", "secret"), Settings())
+        directory.by_name[name] = node
+        if before:
+            node.standing.expect(before)
+        body = dump(layout, name) if layout else b"<Error><Code>NoSuchKey</Code></Error>"
+        status, headers = (200, {"etag": '"1"'}) if layout else (404, {})
+        node.standing.take(time.monotonic(), Reply(status, headers, body, 0))
+    records._keep()
+    assert directory.layout == after
