@@ -119,14 +119,14 @@ class LayoutStore:
             except NodeError as error:
                 unreachable[name] = str(error)
                 records.pop(name, None)
-        now = time.time()
-        own = ((name, record.own(name)) for name, record in records.items())
-        found = installations(((name, layout) for name, layout in own if layout), now)
+        found = installations(
+            (name, layout) for name, record in records.items() if (layout := record.own(name))
+        )
         if found:
             layouts = own_installation(found).values()
             if not layouts:
                 raise CommandError(conflict_of(found).text)
-            layout = reduce(partial(merge, now=now), layouts)
+            layout = reduce(partial(merge, now=time.time()), layouts)
         else:
             layout = self._first(records, unreachable, holdings, wanted)
         return Survey(layout, records, unreachable, holdings)

@@ -8,8 +8,9 @@ nodes of both would look for most objects of either in the wrong place.
 Two kinds of two origins are one installation:
 
 - Gateways that find the same empty nodes at the same moment may each make a first layout, on
-  different nodes. Whoever sees both soon after merges them, and all who merge the same two must get
-  the same layout, whichever of them they knew first.
+  different nodes. Whoever sees both merges them, and all who merge the same two must get the same
+  layout, whichever of them they knew first. Only one of them can have all nodes that it began with;
+  where each had, these were other disks, of two installations that were set up at the same time.
 - Two installations that were made one by mistake are parted again by `Layout.split`. Each gets an
   origin of its own then. On its nodes the records of the common origin are its older ones.
 """
@@ -23,12 +24,8 @@ from typing import NamedTuple
 from gateway.nodes.layout import SWITCH_SECONDS, Layout
 from gateway.nodes.membership import ANYWHERE, Membership
 
-# Within so many seconds gateways that begin at once make their first layouts: what each of them
-# knows of a node is younger than a lease then, and their clocks may differ a little.
-BEGINNING_SECONDS = 10
-# Until so many seconds later they merge them. What comes in sight after that came with a disk: two
-# installations whose nodes have the same names may have been set up at the same time.
-MERGING_SECONDS = 120
+# Within so many seconds gateways that begin at once make their first layouts.
+BEGINNING_SECONDS = 60
 ORIGIN = re.compile(r"([0-9a-f]{8,10})-[0-9a-f]{16}")
 DECIDING = "OBJGW_NETWORK and OBJGW_NODE_NAME decide which nodes are this gateway's"
 
@@ -40,27 +37,34 @@ class Conflict(NamedTuple):
     text: str  # for the operator, with the names and what to do
 
 
-def one_installation(one: Layout, other: Layout, now: float) -> bool:
-    """Whether two layouts are of one installation, at this Unix time.
+def one_installation(one: Layout, other: Layout) -> bool:
+    """Whether two layouts are of one installation.
 
-    They have one origin; or they were begun at the same time, not long ago, with a name in common.
-    A name that came later says nothing: it may have been taken over from the other one.
+    They have one origin; or they were begun at the same time, with a name in common, and one of
+    them doesn't say that all nodes that it began with took its record. A name that came later says
+    nothing: it may have been taken over from the other one.
     """
     if one.origin == other.origin:
         return True
     if one.split_from or other.split_from:
         return False
+    if began(one) and began(other):
+        return False
     origins = ORIGIN.fullmatch(one.origin), ORIGIN.fullmatch(other.origin)
     if not (origins[0] and origins[1]) or first_names(one).isdisjoint(first_names(other)):
         return False
-    earlier, later = sorted(int(origin[1], 16) for origin in origins if origin)
-    return later - earlier <= BEGINNING_SECONDS and abs(now - later) <= MERGING_SECONDS
+    return abs(int(origins[0][1], 16) - int(origins[1][1], 16)) <= BEGINNING_SECONDS
 
 
 def first_names(layout: Layout) -> frozenset[str]:
     """The names that a layout began with, as long as its record tells."""
     firsts = (each.names for each in layout.memberships if each.epoch == 1)
     return frozenset(name for names in firsts for name in names)
+
+
+def began(layout: Layout) -> bool:
+    """Whether each node that a layout began with is known to have had a record of it."""
+    return first_names(layout).isdisjoint(layout.unrecorded)
 
 
 def precedes(record: Layout, name: str, layout: Layout) -> bool:
@@ -89,9 +93,9 @@ def split_off(layout: Layout, records: dict[str, Layout], usable: Iterable[str])
     return None
 
 
-def installations(layouts: Iterable[tuple[str, Layout]], now: float) -> list[dict[str, Layout]]:
-    """The layouts that nodes hold as their own, by installation and node, at this Unix time."""
-    found = _by_origin(layouts, now)
+def installations(layouts: Iterable[tuple[str, Layout]]) -> list[dict[str, Layout]]:
+    """The layouts that nodes hold as their own, by installation and node."""
+    found = _by_origin(layouts)
     for parted in [each for each in found if newest_of(each).split_from]:
         layout = newest_of(parted)
         for each in found:
@@ -107,11 +111,11 @@ def newest_of(installation: dict[str, Layout]) -> Layout:
     return max(layouts, key=lambda layout: (layout.origin not in before, layout.version))
 
 
-def _by_origin(layouts: Iterable[tuple[str, Layout]], now: float) -> list[dict[str, Layout]]:
+def _by_origin(layouts: Iterable[tuple[str, Layout]]) -> list[dict[str, Layout]]:
     found: list[dict[str, Layout]] = []
     for name, layout in layouts:
         for each in found:
-            if one_installation(layout, next(iter(each.values())), now):
+            if one_installation(layout, next(iter(each.values()))):
                 each[name] = layout
                 break
         else:

@@ -133,7 +133,7 @@ class Records:
             self._adopt(layout := parted)
         for node in serving:
             self._tell_trouble(node)
-            if node.standing.may_be_given(layout):
+            if node.standing.may_be_given(layout) and not self._is_to_be_merged(node, layout):
                 self._write(node, layout)
         change = self._change(layout, serving)
         if change:
@@ -145,7 +145,7 @@ class Records:
         None where that isn't clear. Then nothing is written and nothing is served, until an
         operator has the gateway see one installation only.
         """
-        found = installations(records.items(), time.time())
+        found = installations(records.items())
         own = own_installation(found)
         self._tell_conflict(None if own else conflict_of(found))
         return own
@@ -175,7 +175,7 @@ class Records:
                 return merged
         if new := self._joining(layout, serving):
             return layout.joined(new, now, anew=self._nothing_stored(layout))
-        known = layout.known(node.name for node in serving if node.standing.usable)
+        known = layout.known(node.name for node in serving if self._has_taken(node, layout))
         if known is not layout:
             return known
         in_use = now > layout.memberships[0].since + HOLD_SECONDS + LEASE_SECONDS
@@ -186,6 +186,17 @@ class Records:
         if not all(node.standing.usable and self._in_place(node, layout) for node in holders):
             return None
         return layout.settle() if layout.moved else layout.all_moved()
+
+    def _has_taken(self, node: Member, layout: Layout) -> bool:
+        record = node.standing.layout
+        return node.standing.usable and record is not None and record.origin == layout.origin
+
+    def _is_to_be_merged(self, node: Member, layout: Layout) -> bool:
+        """Whether a node's record is of another beginning, so that it may not be replaced yet."""
+        record = node.standing.layout
+        if record is None or record in self._absorbed:
+            return False
+        return record.origin not in (layout.origin, layout.split_from)
 
     def _nothing_stored(self, layout: Layout) -> bool:
         """Whether no node of the layout has an object: it has only begun to come up."""

@@ -16,7 +16,6 @@ begins anew. The others need no decision: who finds an older record on a node wr
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -54,7 +53,7 @@ class Record(NamedTuple):
         """Whether it is of another installation than this layout."""
         return (
             self.layout is not None
-            and not one_installation(self.layout, layout, time.time())
+            and not one_installation(self.layout, layout)
             and not precedes(self.layout, self.holder, layout)
         )
 

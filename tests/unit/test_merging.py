@@ -9,7 +9,6 @@ import pytest
 from gateway.nodes.layout import Layout
 from gateway.nodes.merging import (
     BEGINNING_SECONDS,
-    MERGING_SECONDS,
     installations,
     merge,
     one_installation,
@@ -22,7 +21,7 @@ from gateway.nodes.record_json import dump, load
 
 def begun(at: int, names: str, number: int = 1) -> Layout:
     """A layout of these names, of one letter each, that was begun at this Unix time."""
-    return replace(Layout.first(names), origin=f"{at:08x}-{number:016x}")
+    return replace(Layout.first(names, unrecorded=names), origin=f"{at:08x}-{number:016x}")
 
 
 NOW = 1_795_000_000
@@ -31,6 +30,21 @@ PAIRS: dict[str, tuple[Layout, Layout, bool]] = {
     "one origin": (begun(NOW, "ab"), begun(NOW, "abc"), True),
     "begun together on the same names": (begun(NOW, "ab"), begun(NOW + 1, "ab", 2), True),
     "begun together, one saw a name less": (begun(NOW, "ab"), begun(NOW, "b", 2), True),
+    "begun together, one on all its nodes": (
+        begun(NOW, "abc").known("a"),
+        begun(NOW, "abc", 2).known("abc"),
+        True,
+    ),
+    "begun together, each on all its nodes": (
+        begun(NOW, "ab").known("ab"),
+        begun(NOW, "ab", 2).known("ab"),
+        False,
+    ),
+    "each on all its nodes, one has grown since": (
+        begun(NOW, "ab").known("ab"),
+        begun(NOW, "ab", 2).known("ab").joined("c", 100.0),
+        False,
+    ),
     "begun together on other names": (begun(NOW, "ab"), begun(NOW, "cd", 2), False),
     "begun together, one took a name over": (
         begun(NOW, "ab"),
@@ -61,22 +75,12 @@ PAIRS: dict[str, tuple[Layout, Layout, bool]] = {
 @pytest.mark.parametrize("row", PAIRS)
 def test_two_origins_are_one_installation_only_where_gateways_began_together(row: str) -> None:
     one, other, same = PAIRS[row]
-    assert one_installation(one, other, NOW) is one_installation(other, one, NOW) is same
-
-
-@pytest.mark.parametrize("seconds", [-MERGING_SECONDS - 1, MERGING_SECONDS + 1, 1e8])
-def test_what_began_together_and_meets_later_is_of_two_installations(seconds: float) -> None:
-    one, other = begun(NOW, "abc"), begun(NOW, "abc", 2)
-    now = NOW + seconds
-    assert not one_installation(one, other, now)
-    assert one_installation(one, begun(NOW, "abcd"), now)
-    records = {"a": one, "b": other, "c": one}
-    assert set(own_installation(installations(records.items(), now))) == {"a", "c"}
+    assert one_installation(one, other) is one_installation(other, one) is same
 
 
 def test_a_layout_is_of_one_installation_with_what_becomes_of_it() -> None:
     layout = Layout.first("ab")
-    assert one_installation(layout, layout.joined("c", 100.0), NOW)
+    assert one_installation(layout, layout.joined("c", 100.0))
 
 
 ABC, DEF, G = begun(NOW, "abc"), begun(NOW, "def", 2), begun(NOW, "g", 3)
@@ -101,13 +105,17 @@ SIGHTS: dict[str, tuple[dict[str, Layout], str]] = {
     "parted, seen by the others": ({"c": FUSED, "d": FUSED}, "cd"),
     "both parted": ({"a": PARTED, "b": PARTED, "c": OTHERS, "d": OTHERS}, ""),
     "two that are one": ({"a": ABC, "b": begun(NOW, "abc", 9)}, "ab"),
+    "a disk of another of the same age": (
+        {"a": ABC.known("abc"), "b": begun(NOW, "abc", 9).known("abc"), "c": ABC.known("abc")},
+        "ac",
+    ),
 }
 
 
 @pytest.mark.parametrize("row", SIGHTS)
 def test_a_gateway_that_begins_serves_the_installation_that_is_clearly_its_own(row: str) -> None:
     records, own = SIGHTS[row]
-    assert set(own_installation(installations(records.items(), NOW))) == set(own)
+    assert set(own_installation(installations(records.items()))) == set(own)
 
 
 def test_a_layout_that_was_parted_has_its_own_names_and_objects_anywhere_on_their_nodes() -> None:
