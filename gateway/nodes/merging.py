@@ -77,8 +77,8 @@ def is_nowhere(layout: Layout, records: Collection[Layout]) -> bool:
 
     `records` has what the nodes hold that are in sight.
     """
-    taken = set(layout.all_names) - set(layout.unrecorded)
-    return not taken and bool(records) and layout.origin not in {each.origin for each in records}
+    untaken = set(layout.all_names) <= set(layout.unrecorded)
+    return untaken and bool(records) and layout.origin not in {each.origin for each in records}
 
 
 def split_off(layout: Layout, records: dict[str, Layout], usable: Iterable[str]) -> Layout | None:

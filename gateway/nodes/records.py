@@ -188,6 +188,7 @@ class Records:
         return layout.settle() if layout.moved else layout.all_moved()
 
     def _has_taken(self, node: Member, layout: Layout) -> bool:
+        """Whether a node has a record of this layout, and not one that is to be merged."""
         record = node.standing.layout
         return node.standing.usable and record is not None and record.origin == layout.origin
 

@@ -170,7 +170,7 @@ def test_a_foreign_disk_under_a_members_name_is_left_alone_until_it_is_taken_in(
     assert gateway.layout()["problems"] == []
 
 
-def test_a_disk_of_an_installation_that_set_up_at_the_same_time_is_foreign_too(
+def test_a_disk_of_an_installation_set_up_at_the_same_time_is_foreign_too(
     stack: Stack,
 ) -> None:
     one, swapped, three = stack.add_nodes("123")
