@@ -65,7 +65,7 @@ class Records:
         self.settings = directory.settings
         self._changed = directory.changed
         self.poller = Poller(directory, discovery, leader)
-        self._absorbed: set[Layout] = set()  # records that were merged already
+        self._merged: set[Layout] = set()  # what the layout has taken in
         self._troubles: dict[str, str] = {}  # what was logged of a node, by its name
         # Monotonic time of the last change of the layout, or attempt to settle it.
         self._quiet_since = -math.inf
@@ -133,10 +133,12 @@ class Records:
             self._adopt(layout := parted)
         for node in serving:
             self._tell_trouble(node)
-            if node.standing.may_be_given(layout) and not self._is_to_be_merged(node, layout):
+        if self._merge(layout, serving):  # before a record that is to be merged is replaced
+            return
+        for node in serving:
+            if node.standing.may_be_given(layout):
                 self._write(node, layout)
-        change = self._change(layout, serving)
-        if change:
+        if change := self._change(layout, serving):
             self._record(change, serving)
 
     def _choose(self, records: dict[str, Layout]) -> dict[str, Layout]:
@@ -164,15 +166,23 @@ class Records:
             self._troubles[node.name] = trouble
             log.warning("node %s: %s", node.name, trouble or "it has its record again")
 
+    def _merge(self, layout: Layout, serving: list[Member]) -> bool:
+        """Records what the layout and a node's record say together, if neither says it alone.
+
+        Whether there was such a record: then no node's may be replaced in this round.
+        """
+        records = [node.standing.layout for node in serving if node.standing.usable]
+        for record in (each for each in records if each and each not in self._merged):
+            merged = merge(layout, record, time.time())
+            if merged.version > max(layout.version, record.version):
+                if self._record(merged, serving):
+                    self._merged |= {layout, record}
+                return True
+        return False
+
     def _change(self, layout: Layout, serving: list[Member]) -> Layout | None:
         """What the layout has to become, if anything."""
         now = time.time()
-        records = [node.standing.layout for node in serving if node.standing.usable]
-        for record in (each for each in records if each and each not in self._absorbed):
-            merged = merge(layout, record, now)
-            if merged.version > max(layout.version, record.version):
-                self._absorbed |= {layout, record}
-                return merged
         if new := self._joining(layout, serving):
             return layout.joined(new, now, anew=self._nothing_stored(layout))
         known = layout.known(node.name for node in serving if self._has_taken(node, layout))
@@ -188,16 +198,9 @@ class Records:
         return layout.settle() if layout.moved else layout.all_moved()
 
     def _has_taken(self, node: Member, layout: Layout) -> bool:
-        """Whether a node has a record of this layout, and not one that is to be merged."""
+        """Whether a node has a record of this layout, and not one that was only merged into it."""
         record = node.standing.layout
         return node.standing.usable and record is not None and record.origin == layout.origin
-
-    def _is_to_be_merged(self, node: Member, layout: Layout) -> bool:
-        """Whether a node's record is of another beginning, so that it may not be replaced yet."""
-        record = node.standing.layout
-        if record is None or record in self._absorbed:
-            return False
-        return record.origin not in (layout.origin, layout.split_from)
 
     def _nothing_stored(self, layout: Layout) -> bool:
         """Whether no node of the layout has an object: it has only begun to come up."""
@@ -250,18 +253,20 @@ class Records:
         )
         return all(head.status == 200 and DELETED not in head.headers for head in heads)
 
-    def _record(self, layout: Layout, serving: list[Member]) -> None:
-        """Writes a new layout to its nodes.
+    def _record(self, layout: Layout, serving: list[Member]) -> bool:
+        """Writes a new layout to its nodes, and adopts it. Whether that was done.
 
         The first of them decides between gateways that do so at once; then the others get it.
         """
         nodes = {node.name: node for node in serving if node.standing.may_be_given(layout)}
         records = {name: node.standing.record for name, node in nodes.items()}
         first, *others = writing_order(records, self.directory.layout, layout) or [""]
-        if first and self._write(nodes[first], layout):
-            self._adopt(layout)
-            for name in others:
-                self._write(nodes[name], layout)
+        if not (first and self._write(nodes[first], layout)):
+            return False
+        self._adopt(layout)
+        for name in others:
+            self._write(nodes[name], layout)
+        return True
 
     def _write(self, node: Member, layout: Layout) -> bool:
         """Writes the record to a node, unless another was written there since it was last read."""
