@@ -100,8 +100,9 @@ def on_starting(arbiter: Any) -> None:
 
 
 def when_ready(arbiter: Any) -> None:
-    """Tells the health check where to ask."""
+    """Tells the health check where to ask, and lets no reload end the gateway."""
     start.tell_address(f"{folder}.address", arbiter.LISTENERS[0], tls=bool(arbiter.cfg.is_ssl))
+    start.guard_reload(arbiter)
 
 
 def pre_fork(arbiter: Any, worker: Any) -> None:

@@ -1,13 +1,14 @@
-"""What stops the start of the server, told in one plain line, and what it tells once it listens.
+"""What stops the start of the server, told in one plain line, and what it does once it listens.
 
 gunicorn would go on for seconds, or show a stack trace in each worker, or serve without what
-gunicorn.conf.py sets.
+gunicorn.conf.py sets. A reload (SIGHUP) would end it.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 import socket
 import ssl
@@ -16,7 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gateway.settings import give_up
+from gateway.settings import Settings, SettingsError, give_up
+
+log = logging.getLogger("objgw")
 
 BIND_SECONDS = 2.0  # that a predecessor has to let go of the port
 INHERITED = ("GUNICORN_FD", "LISTEN_FDS")  # sockets that gunicorn or systemd has opened already
@@ -98,6 +101,32 @@ def address_problem(address: Any) -> str:
                 continue
             return f"it can't listen on {host}:{port}: {error.strerror}"
         return ""
+
+
+def guard_reload(arbiter: Any) -> None:
+    """Has gunicorn's arbiter refuse a reload with files that can't be used: all stays as it is.
+
+    A worker that doesn't start would end the gateway, and so would the settings. gunicorn has no
+    hook before a reload, so that its handler of the signal is replaced.
+    """
+    reload = arbiter.handle_hup
+
+    def reload_if_usable() -> None:
+        if problem := reload_problem(arbiter.cfg):
+            log.error("not reloaded, and all stays as it is: %s", problem)
+        else:
+            reload()
+
+    arbiter.handle_hup = reload_if_usable
+
+
+def reload_problem(cfg: Any) -> str:
+    """Why workers wouldn't start now; empty where they would."""
+    try:
+        Settings.from_environ(os.environ)
+    except SettingsError as error:
+        return str(error)
+    return tls_problem(cfg.certfile, cfg.keyfile, cfg.ca_certs) if cfg.is_ssl else ""
 
 
 def tell_address(file: str, listener: Any, *, tls: bool) -> None:

@@ -171,3 +171,6 @@ def test_tokens_are_changed_without_a_gap_by_a_file_and_hup(shared: Stack) -> No
         2,
         "objgwctl: the file of OBJGW_TOKENS_FILE has nothing but blanks\n",
     )
+    gateway.container.kill("SIGHUP")
+    eventually(lambda: "not reloaded, and all stays as it is: the file of" in gateway.logs())
+    assert (status("first"), status("second")) == (401, 404)

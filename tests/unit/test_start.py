@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -97,6 +98,46 @@ def test_a_file_of_tls_that_can_not_be_read_is_named(tmp_path: Path, setting: st
         gunicorn("-b", "127.0.0.1:0", "--certfile", str(certificate), "--keyfile", str(key))
     )
     assert line == f"objgw: {setting} {gone} can't be read: No such file or directory"
+
+
+@pytest.mark.parametrize("spoilt", ["tokens", "certificate", "key"])
+def test_a_reload_with_a_file_that_can_not_be_used_is_refused(tmp_path: Path, spoilt: str) -> None:
+    certificate, key = make_certificate(tmp_path)
+    tokens, log = tmp_path / "tokens", tmp_path / "log"
+    tokens.write_text("secret")
+    file, why = {
+        "tokens": (tokens, "the file of OBJGW_TOKENS_FILE has nothing but blanks"),
+        "certificate": (certificate, f"certfile {certificate} can't be used"),
+        "key": (key, f"keyfile {key} can't be used"),
+    }[spoilt]
+    command = [
+        *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0"),
+        *("--certfile", str(certificate), "--keyfile", str(key), "objgw:app"),
+    ]
+    variables = {"WEB_CONCURRENCY": "1", "OBJGW_USER": "", "OBJGW_TOKENS_FILE": str(tokens)}
+
+    def times(text: str) -> int:
+        return log.read_text().count(text)
+
+    with (
+        log.open("w") as output,
+        subprocess.Popen(
+            command, cwd=CHECKOUT, env=os.environ | variables, stderr=output, stdout=output
+        ) as process,
+    ):
+        try:
+            eventually(times, "Booting worker")
+            usable = file.read_text()
+            file.write_text(" ")
+            process.send_signal(signal.SIGHUP)
+            eventually(times, f"not reloaded, and all stays as it is: {why}")
+            assert (times("Hang up"), times("Booting worker")) == (0, 1)
+            file.write_text(usable)
+            process.send_signal(signal.SIGHUP)
+            eventually(lambda: times("Booting worker") == 2)
+        finally:
+            process.terminate()
+        assert process.wait(60) == 0
 
 
 def test_each_thing_that_can_be_wrong_with_tls_is_told_with_its_file(tmp_path: Path) -> None:
