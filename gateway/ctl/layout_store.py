@@ -140,9 +140,7 @@ class LayoutStore:
         for attempt in range(CHANGES):
             survey = self.survey(wanted)
             before = survey.layout.known(
-                name
-                for name, record in survey.records.items()
-                if record.own(name) and not survey.foreign(name)
+                name for name, record in survey.records.items() if record.is_of(name, survey.layout)
             )
             after = step(before)
             records = {

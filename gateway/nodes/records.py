@@ -185,7 +185,9 @@ class Records:
         now = time.time()
         if new := self._joining(layout, serving):
             return layout.joined(new, now, anew=self._nothing_stored(layout))
-        known = layout.known(node.name for node in serving if self._has_taken(node, layout))
+        known = layout.known(
+            node.name for node in serving if node.standing.record.is_of(node.name, layout)
+        )
         if known is not layout:
             return known
         in_use = now > layout.memberships[0].since + HOLD_SECONDS + LEASE_SECONDS
@@ -196,11 +198,6 @@ class Records:
         if not all(node.standing.usable and self._in_place(node, layout) for node in holders):
             return None
         return layout.settle() if layout.moved else layout.all_moved()
-
-    def _has_taken(self, node: Member, layout: Layout) -> bool:
-        """Whether a node has a record of this layout, and not one that was only merged into it."""
-        record = node.standing.layout
-        return node.standing.usable and record is not None and record.origin == layout.origin
 
     def _nothing_stored(self, layout: Layout) -> bool:
         """Whether no node of the layout has an object: it has only begun to come up."""

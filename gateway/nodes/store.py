@@ -49,6 +49,14 @@ class Record(NamedTuple):
         """What the record of the node of this name says; None where it has no record of its own."""
         return self.layout if self.holder == name else None
 
+    def is_of(self, name: str, layout: Layout) -> bool:
+        """Whether it is the record of the node of this name, of this layout or an older one.
+
+        One of another beginning, which was only merged into it, isn't.
+        """
+        own = self.own(name)
+        return own is not None and own.origin == layout.origin
+
     def foreign_to(self, layout: Layout) -> bool:
         """Whether it is of another installation than this layout."""
         return (

@@ -92,6 +92,15 @@ def test_a_record_that_has_not_changed_is_304_and_one_that_has_is_read() -> None
     assert read_record(shelf.ask, BUCKET, record).layout == newer
 
 
+def test_a_record_is_of_a_layout_that_it_is_an_older_one_of_and_of_no_other_beginning() -> None:
+    record = Record(LAYOUT, "a", '"e"')
+    assert record.is_of("a", LAYOUT)
+    assert record.is_of("a", LAYOUT.joined(["c"], 100.0))
+    assert not record.is_of("b", LAYOUT)
+    assert not record.is_of("a", Layout.first(["a", "b"]))
+    assert not NO_RECORD.is_of("a", LAYOUT)
+
+
 @pytest.mark.parametrize("code", ["NoSuchKey", "NoSuchBucket"])
 def test_no_record_is_what_a_server_of_s3_says_with_a_code(code: str) -> None:
     assert read_record(answering(failure(404, code)), BUCKET) == NO_RECORD
