@@ -271,6 +271,11 @@ class Gateway(Client):
             "IPAddress"
         ]
 
+    def reload(self) -> None:
+        """Has gunicorn replace the workers, as docs/recipes.md says."""
+        done: Any = self.container.exec_run(["sh", "-c", "kill -HUP 1"], user="65534")
+        assert done.exit_code == 0, done.output
+
     def run(self, *command: str) -> None:
         """Runs a command in the gateway's container."""
         done: Any = self.container.exec_run(list(command), user="root")

@@ -150,11 +150,11 @@ def test_tokens_are_changed_without_a_gap_by_a_file_and_hup(shared: Stack) -> No
     with meanwhile(use):
         write("first second")
         assert gateway.ctl("locate", "up").code == 0
-        gateway.container.kill("SIGHUP")
+        gateway.reload()
         eventually(lambda: [status("second") for _ in range(20)] == [404] * 20)
     assert seen == {404}
     write("second")
-    gateway.container.kill("SIGHUP")
+    gateway.reload()
     eventually(lambda: [status("first") for _ in range(20)] == [401] * 20)
     assert status("second") == 404
     workers = set[str]()  # that have read the file: one that began with " " would end the gateway
@@ -171,6 +171,6 @@ def test_tokens_are_changed_without_a_gap_by_a_file_and_hup(shared: Stack) -> No
         2,
         "objgwctl: the file of OBJGW_TOKENS_FILE has nothing but blanks\n",
     )
-    gateway.container.kill("SIGHUP")
+    gateway.reload()
     eventually(lambda: "not reloaded, and all stays as it is: the file of" in gateway.logs())
     assert (status("first"), status("second")) == (401, 404)

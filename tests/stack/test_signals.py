@@ -116,7 +116,7 @@ def test_workers_that_are_replaced_cut_nobody_off_on_new_connections_and_kept_on
             clients.enter_context(meanwhile(partial(ask, kept)))
         for _ in range(3):
             before = gateway.workers().keys()
-            gateway.container.kill("SIGHUP")
+            gateway.reload()
             eventually(lambda before=before: not before & gateway.workers().keys())
             gateway.wait_ready()
     assert wrong == []
