@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,24 +12,32 @@ import pytest
 
 from gateway.nodes.layout import LEASE_SECONDS, Layout
 from gateway.nodes.leader import Leader
+from tests.harness.engine import CHECKOUT
 
 LAYOUT = Layout.first(["node-1", "node-2"])
 NEXT = LAYOUT.joined(["node-3"], now=0.0)
 
 
+# Another worker, until it is killed.
+WORKER = """
+import signal, sys
+from pathlib import Path
+from gateway.nodes.leader import Leader
+print(Leader(Path(sys.argv[1])).elect(), flush=True)
+signal.pause()
+"""
+
+
 def test_one_of_several_workers_leads_and_another_one_when_it_ends(tmp_path: Path) -> None:
-    held, other = os.pipe()  # the first worker is a process of its own, since a lock is one's
-    child = os.fork()
-    if not child:
-        os.write(other, bytes([Leader(tmp_path).elect()]))
-        signal.pause()
-    try:
-        assert os.read(held, 1) == b"\1"
-        second = Leader(tmp_path)
-        assert (second.elect(), second.leads) == (False, False)
-    finally:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+    second = Leader(tmp_path)
+    command = [sys.executable, "-c", WORKER, str(tmp_path)]
+    with subprocess.Popen(command, cwd=CHECKOUT, stdout=subprocess.PIPE, text=True) as first:
+        try:
+            assert first.stdout
+            assert first.stdout.readline() == "True\n"
+            assert (second.elect(), second.leads) == (False, False)
+        finally:
+            first.kill()
     assert (second.elect(), second.leads) == (True, True)
     assert not second.elect()  # it leads already
 
