@@ -9,6 +9,7 @@ import logging
 import os
 import resource
 import secrets
+import signal
 from logging.config import dictConfig
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,8 @@ from gateway.server import start  # noqa: E402
 from gateway.settings import read_or_exit  # noqa: E402
 from gateway.status import logs, metrics  # noqa: E402
 
-start.configured = True
 told = drop_privileges(os.environ)  # before the settings, whose files are for that user
-settings = read_or_exit()
+settings = start.settings = read_or_exit()
 logconfig_dict = logs.log_settings(settings)
 dictConfig(logconfig_dict)
 if told[1]:
@@ -112,7 +112,13 @@ def pre_fork(arbiter: Any, worker: Any) -> None:
 
 
 def post_fork(_arbiter: Any, worker: Any) -> None:
-    """Lets the worker count on from where the last one with this number ended."""
+    """Lets the worker count on from where the last one with this number ended.
+
+    It also hears of a stop from here on. Until gunicorn sets the worker's own handlers, which takes
+    a while, those of the arbiter would take the signal, and nobody would hear of it.
+    """
+    for stop in (signal.SIGTERM, signal.SIGQUIT):
+        signal.signal(stop, worker.handle_exit)
     metrics.count_as(worker.number)
 
 

@@ -50,7 +50,7 @@ from gateway.objects.settled import Gone, Settled
 from gateway.objects.upstream import REQUEST_ATTEMPTS, OwnerChanged, Upstream
 from gateway.objects.writes import deleting, writing
 from gateway.s3.body import BodyError
-from gateway.server.start import require_configuration
+from gateway.server import start
 from gateway.settings import Settings, read_or_exit
 from gateway.status.metrics import Metrics
 from gateway.status.observation import current
@@ -203,5 +203,5 @@ class Gateway:
         return self.settled.put(object_id, headers, upload, candidates.owner, view)
 
 
-require_configuration()
-app = Gateway(read_or_exit())
+start.require_configuration()
+app = Gateway(start.settings or read_or_exit())

@@ -7,7 +7,7 @@ from typing import Any
 
 import objgw
 from gateway.answers import Answer, Environ
-from gateway.settings import Settings, read_or_exit
+from gateway.settings import Settings
 from gateway.status.metrics import Metrics
 from gateway.status.observation import Observation
 from gateway.status.recorder import Recorder
@@ -50,4 +50,4 @@ class Quiet(objgw.Gateway):
         self.status = Unwatched(self.discovery, self.recorder.metrics, self.leader)
 
 
-app = Quiet(read_or_exit())
+app = Quiet(objgw.app.settings)

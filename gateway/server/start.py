@@ -24,7 +24,9 @@ log = logging.getLogger("objgw")
 BIND_SECONDS = 2.0  # that a predecessor has to let go of the port
 INHERITED = ("GUNICORN_FD", "LISTEN_FDS")  # sockets that gunicorn or systemd has opened already
 
-configured = False  # set by gunicorn.conf.py: gunicorn has read it
+# Set by gunicorn.conf.py, where gunicorn has read it: one reading is for all workers, so that they
+# agree also when one is replaced later, whatever has become of the files.
+settings: Settings | None = None
 
 
 def require_configuration() -> None:
@@ -33,7 +35,7 @@ def require_configuration() -> None:
     gunicorn looks for that file where it is started, and else takes a worker that serves one client
     at a time. Under any other WSGI server this does nothing.
     """
-    if "gunicorn.arbiter" in sys.modules and not configured:
+    if "gunicorn.arbiter" in sys.modules and settings is None:
         folder = Path(__file__).parents[2]
         give_up(f"gunicorn didn't read gunicorn.conf.py; start it in {folder}, where that file is")
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import http.client
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -100,44 +104,91 @@ def test_a_file_of_tls_that_can_not_be_read_is_named(tmp_path: Path, setting: st
     assert line == f"objgw: {setting} {gone} can't be read: No such file or directory"
 
 
+class Running:
+    """A gunicorn with one worker, a certificate and a file of tokens; what it logs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.certificate, self.key = make_certificate(folder)
+        self.tokens, self.log = folder / "tokens", folder / "log"
+        self.tokens.write_text("secret")
+        tls = ("--certfile", str(self.certificate), "--keyfile", str(self.key))
+        variables = {
+            "WEB_CONCURRENCY": "1",
+            "OBJGW_USER": "",
+            "OBJGW_TOKENS_FILE": str(self.tokens),
+        }
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", *tls, "objgw:app"],
+                cwd=CHECKOUT, env=os.environ | variables, stderr=log, stdout=log,
+            )  # fmt: skip
+
+    def times(self, text: str) -> int:
+        """How often the log has this."""
+        return self.log.read_text().count(text)
+
+    def workers(self) -> list[int]:
+        """The ids of the workers' processes, the first one first, also of those that have ended."""
+        return list(map(int, re.findall(r"Booting worker with pid: (\d+)", self.log.read_text())))
+
+    def status(self) -> int:
+        """The answer to a GET without a token."""
+        found = re.search(r"Listening at: https://127\.0\.0\.1:(\d+)", self.log.read_text())
+        assert found
+        context = ssl.create_default_context(cafile=str(self.certificate))
+        context.check_hostname = False
+        client = http.client.HTTPSConnection(
+            "127.0.0.1", int(found[1]), timeout=20, context=context
+        )
+        with closing(client):
+            client.request("GET", "/object/id")
+            return client.getresponse().status
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    """It has a worker, which may not serve yet. In the end it stops when it is told to."""
+    running = Running(tmp_path)
+    try:
+        eventually(running.workers)
+        yield running
+        running.process.terminate()
+        assert running.process.wait(60) == 0
+    finally:
+        running.process.kill()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_is_heard_while_a_worker_starts(running: Running, stop: signal.Signals) -> None:
+    running.process.send_signal(stop)
+    assert running.process.wait(20) == 0
+
+
 @pytest.mark.parametrize("spoilt", ["tokens", "certificate", "key"])
-def test_a_reload_with_a_file_that_can_not_be_used_is_refused(tmp_path: Path, spoilt: str) -> None:
-    certificate, key = make_certificate(tmp_path)
-    tokens, log = tmp_path / "tokens", tmp_path / "log"
-    tokens.write_text("secret")
-    file, why = {
-        "tokens": (tokens, "the file of OBJGW_TOKENS_FILE has nothing but blanks"),
-        "certificate": (certificate, f"certfile {certificate} can't be used"),
-        "key": (key, f"keyfile {key} can't be used"),
+def test_a_reload_with_a_file_that_can_not_be_used_is_refused(
+    running: Running, spoilt: str
+) -> None:
+    file: Path = getattr(running, spoilt)
+    why = {
+        "tokens": "the file of OBJGW_TOKENS_FILE has nothing but blanks",
+        "certificate": f"certfile {file} can't be used",
+        "key": f"keyfile {file} can't be used",
     }[spoilt]
-    command = [
-        *(sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0"),
-        *("--certfile", str(certificate), "--keyfile", str(key), "objgw:app"),
-    ]
-    variables = {"WEB_CONCURRENCY": "1", "OBJGW_USER": "", "OBJGW_TOKENS_FILE": str(tokens)}
+    usable = file.read_text()
+    file.write_text(" ")
+    running.process.send_signal(signal.SIGHUP)
+    eventually(running.times, f"not reloaded, and all stays as it is: {why}")
+    assert (running.times("Hang up"), len(running.workers())) == (0, 1)
+    file.write_text(usable)
+    running.process.send_signal(signal.SIGHUP)
+    eventually(lambda: len(running.workers()) == 2)
 
-    def times(text: str) -> int:
-        return log.read_text().count(text)
 
-    with (
-        log.open("w") as output,
-        subprocess.Popen(
-            command, cwd=CHECKOUT, env=os.environ | variables, stderr=output, stdout=output
-        ) as process,
-    ):
-        try:
-            eventually(times, "Booting worker")
-            usable = file.read_text()
-            file.write_text(" ")
-            process.send_signal(signal.SIGHUP)
-            eventually(times, f"not reloaded, and all stays as it is: {why}")
-            assert (times("Hang up"), times("Booting worker")) == (0, 1)
-            file.write_text(usable)
-            process.send_signal(signal.SIGHUP)
-            eventually(lambda: times("Booting worker") == 2)
-        finally:
-            process.terminate()
-        assert process.wait(60) == 0
+def test_a_worker_that_is_replaced_goes_by_the_settings_of_the_others(running: Running) -> None:
+    running.tokens.write_text(" ")
+    os.kill(running.workers()[0], signal.SIGKILL)
+    assert eventually(running.status) == 401
+    assert len(running.workers()) == 2
 
 
 def test_each_thing_that_can_be_wrong_with_tls_is_told_with_its_file(tmp_path: Path) -> None:
