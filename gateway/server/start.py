@@ -1,7 +1,7 @@
 """What stops the start of the server, told in one plain line, and what it does once it listens.
 
 gunicorn would go on for seconds, or show a stack trace in each worker, or serve without what
-gunicorn.conf.py sets. A reload (SIGHUP) would end it.
+gunicorn.conf.py sets; and a reload (SIGHUP) that can't succeed would end it.
 """
 
 from __future__ import annotations
@@ -42,11 +42,16 @@ def require_configuration() -> None:
 
 def require_startable(cfg: Any) -> None:
     """Ends the process where gunicorn's settings name what can't be used."""
-    problem = tls_problem(cfg.certfile, cfg.keyfile, cfg.ca_certs) if cfg.is_ssl else ""
+    problem = served_tls_problem(cfg)
     if not problem and not cfg.reuse_port and not any(map(os.environ.get, INHERITED)):
         problem = next(filter(None, map(address_problem, cfg.address)), "")
     if problem:
         give_up(problem)
+
+
+def served_tls_problem(cfg: Any) -> str:
+    """Why TLS can't be served by gunicorn's settings; empty where it can, or isn't to be."""
+    return tls_problem(cfg.certfile, cfg.keyfile, cfg.ca_certs) if cfg.is_ssl else ""
 
 
 def tls_problem(certfile: str | None, keyfile: str | None, ca_certs: str | None = None) -> str:
@@ -128,7 +133,7 @@ def reload_problem(cfg: Any) -> str:
         Settings.from_environ(os.environ)
     except SettingsError as error:
         return str(error)
-    return tls_problem(cfg.certfile, cfg.keyfile, cfg.ca_certs) if cfg.is_ssl else ""
+    return served_tls_problem(cfg)
 
 
 def tell_address(file: str, listener: Any, *, tls: bool) -> None:

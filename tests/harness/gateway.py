@@ -273,12 +273,11 @@ class Gateway(Client):
 
     def reload(self) -> None:
         """Has gunicorn replace the workers, as docs/recipes.md says."""
-        done: Any = self.container.exec_run(["sh", "-c", "kill -HUP 1"], user="65534")
-        assert done.exit_code == 0, done.output
+        self.run("sh", "-c", "kill -HUP 1", user="65534")
 
-    def run(self, *command: str) -> None:
+    def run(self, *command: str, user: str = "root") -> None:
         """Runs a command in the gateway's container."""
-        done: Any = self.container.exec_run(list(command), user="root")
+        done: Any = self.container.exec_run(list(command), user=user)
         assert done.exit_code == 0, done.output
 
     def read(self, *command: str) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.ctl.memory import end, start
 from gateway.server.start import tls_problem
 from tests.harness.certificates import make_certificate
 from tests.harness.engine import CHECKOUT
@@ -112,16 +113,10 @@ class Running:
         self.tokens, self.log = folder / "tokens", folder / "log"
         self.tokens.write_text("secret")
         tls = ("--certfile", str(self.certificate), "--keyfile", str(self.key))
-        variables = {
-            "WEB_CONCURRENCY": "1",
-            "OBJGW_USER": "",
-            "OBJGW_TOKENS_FILE": str(self.tokens),
-        }
+        options = ["-b", "127.0.0.1:0", *tls, "objgw:app"]
+        env = {"WEB_CONCURRENCY": "1", "OBJGW_USER": "", "OBJGW_TOKENS_FILE": str(self.tokens)}
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "gunicorn", "-b", "127.0.0.1:0", *tls, "objgw:app"],
-                cwd=CHECKOUT, env=os.environ | variables, stderr=log, stdout=log,
-            )  # fmt: skip
+            self.process = start(options, CHECKOUT, env=env, errors=log.fileno())
 
     def times(self, text: str) -> int:
         """How often the log has this."""
@@ -155,7 +150,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
         running.process.terminate()
         assert running.process.wait(60) == 0
     finally:
-        running.process.kill()
+        end(running.process)
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
