@@ -208,7 +208,7 @@ def test_a_rebalance_moves_small_and_large_objects_between_nodes_that_speak_tls(
     lines = [line(node, "https") for node in nodes]
     files = {CA_FILE: ca.cert_pem.bytes()}
     listed = add_listed(stack, lines[:1], files, OBJGW_NODES_CA_FILE=CA_FILE)
-    bodies = {random_id(): bytes([n]) * (6 * MIB if n % 2 else 100) for n in range(12)}
+    bodies = {random_id(): bytes([n]) * (100 if n % 4 else 6 * MIB) for n in range(24)}
     for id, body in bodies.items():
         eventually(stores, listed.gateway, id, body, within=PROMPT)
     listed.write(lines)
