@@ -92,7 +92,7 @@ header_map = "dangerous"
 
 def on_starting(arbiter: Any) -> None:
     """Ends the start where it can't succeed, and says what every worker would say otherwise."""
-    start.require_startable(arbiter.cfg)
+    arbiter.tls = start.require_startable(arbiter.cfg)
     if not (settings.tokens or settings.read_tokens):
         logging.getLogger("objgw").info(
             "no token is set: whoever reaches the gateway may read and write"
@@ -106,7 +106,11 @@ def when_ready(arbiter: Any) -> None:
 
 
 def pre_fork(arbiter: Any, worker: Any) -> None:
-    """Gives a new worker the lowest number that no living one has: that of the one it replaces."""
+    """Gives a new worker what it serves TLS with, and the lowest number that no living one has.
+
+    That is the number of the one it replaces.
+    """
+    worker.tls = arbiter.tls
     taken = {living.number for living in arbiter.WORKERS.values()}
     worker.number = next(number for number in itertools.count() if number not in taken)
 

@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from gevent.ssl import SSLContext
+
 from gateway.settings import Settings, SettingsError, give_up
 
 log = logging.getLogger("objgw")
@@ -40,51 +42,62 @@ def require_configuration() -> None:
         give_up(f"gunicorn didn't read gunicorn.conf.py; start it in {folder}, where that file is")
 
 
-def require_startable(cfg: Any) -> None:
-    """Ends the process where gunicorn's settings name what can't be used."""
-    problem = served_tls_problem(cfg)
-    if not problem and not cfg.reuse_port and not any(map(os.environ.get, INHERITED)):
-        problem = next(filter(None, map(address_problem, cfg.address)), "")
-    if problem:
+def require_startable(cfg: Any) -> SSLContext | None:
+    """What TLS is served with, if at all (`tls_context`).
+
+    Ends the process where gunicorn's settings name what can't be used.
+    """
+    try:
+        tls = tls_context(cfg)
+    except SettingsError as error:
+        give_up(str(error))
+    binds = not (cfg.reuse_port or any(map(os.environ.get, INHERITED)))
+    if problem := next(filter(None, map(address_problem, cfg.address if binds else ())), ""):
         give_up(problem)
+    return tls
 
 
-def served_tls_problem(cfg: Any) -> str:
-    """Why TLS can't be served by gunicorn's settings; empty where it can, or isn't to be."""
-    return tls_problem(cfg.certfile, cfg.keyfile, cfg.ca_certs) if cfg.is_ssl else ""
+def tls_context(cfg: Any) -> SSLContext | None:
+    """What TLS is served with by gunicorn's settings; None where it isn't to be.
 
-
-def tls_problem(certfile: str | None, keyfile: str | None, ca_certs: str | None = None) -> str:
-    """Why TLS can't be served with these files (gunicorn's settings); empty where it can."""
-    files = {"certfile": certfile, "keyfile": keyfile, "ca_certs": ca_certs}
-    for setting, path in files.items():
-        try:
-            if path:
-                Path(path).read_bytes()
-        except OSError as error:
-            return f"{setting} {path} can't be read: {error.strerror}"
+    The arbiter makes it for all workers, so that one that is replaced later serves what the others
+    do, whatever has become of the files. It is gevent's, which doesn't block a worker. Raises
+    SettingsError.
+    """
+    if not cfg.is_ssl:
+        return None
+    certfile, keyfile = cfg.certfile, cfg.keyfile
     if not certfile:
-        return f"keyfile {keyfile} needs a certfile"
-    named = f"certfile {certfile}" + (f" and keyfile {keyfile}" if keyfile else "")
+        raise SettingsError(f"keyfile {keyfile} needs a certfile")
     for setting, path, mark in (
         ("certfile", certfile, b"-----BEGIN CERTIFICATE-----"),
         ("keyfile", keyfile or certfile, b"PRIVATE KEY-----"),
+        ("ca_certs", cfg.ca_certs or certfile, b""),
     ):
-        if mark not in Path(path).read_bytes():
-            return f"{setting} {path} can't be used: it has no {mark.strip(b'-').decode()}"
+        try:
+            found = mark in Path(path).read_bytes()
+        except OSError as error:
+            raise SettingsError(f"{setting} {path} can't be read: {error.strerror}") from error
+        if not found:
+            missing = mark.strip(b"-").decode()
+            raise SettingsError(f"{setting} {path} can't be used: it has no {missing}")
+    context = SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    what = f"certfile {certfile}" + (f" and keyfile {keyfile}" if keyfile else "")
     try:
         # Without a password OpenSSL would ask for one, on the terminal.
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(certfile, keyfile, password="")
-    except (ssl.SSLError, ValueError) as error:
-        why = getattr(error, "reason", None) or str(error)
-        return f"{named} can't be used: {why}"
-    try:
-        if ca_certs:
-            context.load_verify_locations(ca_certs)
-    except ssl.SSLError as error:
-        return f"ca_certs {ca_certs} can't be used: {error.reason}"
-    return ""
+        if cfg.ca_certs:
+            what = f"ca_certs {cfg.ca_certs}"
+            context.load_verify_locations(cfg.ca_certs)
+        if cfg.ciphers:
+            what = f"ciphers {cfg.ciphers}"
+            context.set_ciphers(cfg.ciphers)
+        what = f"cert_reqs {cfg.cert_reqs}"
+        context.verify_mode = cfg.cert_reqs
+    except (OSError, ValueError) as error:  # among them all of OpenSSL's
+        why = getattr(error, "reason", None) or error.args[-1]
+        raise SettingsError(f"{what} can't be used: {why}") from error
+    return context
 
 
 def address_problem(address: Any) -> str:
@@ -113,27 +126,21 @@ def address_problem(address: Any) -> str:
 def guard_reload(arbiter: Any) -> None:
     """Has gunicorn's arbiter refuse a reload with files that can't be used: all stays as it is.
 
-    A worker that doesn't start would end the gateway, and so would the settings. gunicorn has no
-    hook before a reload, so that its handler of the signal is replaced.
+    Such settings would end the gateway. gunicorn has no hook before a reload, so that its handler
+    of the signal is replaced.
     """
     reload = arbiter.handle_hup
 
     def reload_if_usable() -> None:
-        if problem := reload_problem(arbiter.cfg):
-            log.error("not reloaded, and all stays as it is: %s", problem)
+        try:
+            Settings.from_environ(os.environ)
+            arbiter.tls = tls_context(arbiter.cfg)
+        except SettingsError as error:
+            log.error("not reloaded, and all stays as it is: %s", error)
         else:
             reload()
 
     arbiter.handle_hup = reload_if_usable
-
-
-def reload_problem(cfg: Any) -> str:
-    """Why workers wouldn't start now; empty where they would."""
-    try:
-        Settings.from_environ(os.environ)
-    except SettingsError as error:
-        return str(error)
-    return served_tls_problem(cfg)
 
 
 def tell_address(file: str, listener: Any, *, tls: bool) -> None:

@@ -30,7 +30,6 @@ import gevent
 from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.http import errors, get_parser, wsgi
-from gunicorn.sock import ssl_context
 from gunicorn.workers.ggevent import GeventWorker
 
 from gateway.answers import Headers, Refusal, unavailable
@@ -52,9 +51,10 @@ ACCEPTED = 8  # connections at once
 class Worker(GeventWorker):
     """gunicorn's gevent worker with the differences that the module's text names."""
 
-    client_timeout = 30.0  # seconds; this and the next two are set in gunicorn.conf.py
+    client_timeout = 30.0  # seconds; this and the next three are set in gunicorn.conf.py
     client_connections = 1024  # of one address
     cors: Cors | None = None
+    tls: ssl.SSLContext | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -62,7 +62,6 @@ class Worker(GeventWorker):
         # Of those that had a large answer, until when a proxy on the way may still hold some of it.
         self.settling: dict[Any, float] = {}
         self.crowd = Crowd()
-        self.tls = bool(self.cfg.is_ssl)  # which gunicorn looks up in its settings each time
         # Seconds at a stop: for which a connection that has just come, or had an answer, may still
         # send a request, because its client doesn't know of the stop; and before the end of
         # `graceful_timeout`, in which what is left is broken off.
@@ -83,7 +82,7 @@ class Worker(GeventWorker):
         """
         # A client that doesn't speak TLS isn't worth a stack trace.
         gevent.get_hub().NOT_ERROR += (ssl.SSLError,)
-        tls = {"ssl_context": ssl_context(self.cfg)} if self.tls else {}
+        tls: dict[str, Any] = {"ssl_context": self.tls} if self.tls else {}
         pool = Pool(self.worker_connections)
         servers = []
         for listener in self.sockets:

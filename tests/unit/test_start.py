@@ -16,9 +16,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from gunicorn.config import Config
 
 from gateway.ctl.memory import end, start
-from gateway.server.start import tls_problem
+from gateway.server.start import tls_context
+from gateway.settings import SettingsError
 from tests.harness.certificates import make_certificate
 from tests.harness.engine import CHECKOUT
 from tests.harness.waiting import eventually
@@ -110,6 +112,7 @@ class Running:
 
     def __init__(self, folder: Path) -> None:
         self.certificate, self.key = make_certificate(folder)
+        self.trusted = self.certificate.read_text()
         self.tokens, self.log = folder / "tokens", folder / "log"
         self.tokens.write_text("secret")
         tls = ("--certfile", str(self.certificate), "--keyfile", str(self.key))
@@ -130,7 +133,7 @@ class Running:
         """The answer to a GET without a token."""
         found = re.search(r"Listening at: https://127\.0\.0\.1:(\d+)", self.log.read_text())
         assert found
-        context = ssl.create_default_context(cafile=str(self.certificate))
+        context = ssl.create_default_context(cadata=self.trusted)
         context.check_hostname = False
         client = http.client.HTTPSConnection(
             "127.0.0.1", int(found[1]), timeout=20, context=context
@@ -179,9 +182,13 @@ def test_a_reload_with_a_file_that_can_not_be_used_is_refused(
     eventually(lambda: len(running.workers()) == 2)
 
 
-def test_a_worker_that_is_replaced_goes_by_the_settings_of_the_others(running: Running) -> None:
-    running.tokens.write_text(" ")
+@pytest.mark.parametrize("spoilt", ["tokens", "certificate", "key"])
+def test_a_worker_that_is_replaced_goes_by_what_the_others_have(
+    running: Running, spoilt: str
+) -> None:
+    getattr(running, spoilt).write_text(" ")
     os.kill(running.workers()[0], signal.SIGKILL)
+    eventually(lambda: len(running.workers()) == 2)
     assert eventually(running.status) == 401
     assert len(running.workers()) == 2
 
@@ -194,17 +201,30 @@ def test_each_thing_that_can_be_wrong_with_tls_is_told_with_its_file(tmp_path: P
     garbage.write_text("no certificate")
     both = tmp_path / "both"
     both.write_text(Path(certificate).read_text() + Path(key).read_text())
-    assert tls_problem(certificate, key) == tls_problem(str(both), None) == ""
-    wrong = [
-        (tls_problem(str(garbage), key), f"certfile {garbage} "),
-        (tls_problem(certificate, str(garbage)), f"keyfile {garbage} "),
-        (tls_problem(certificate, None), f"keyfile {certificate} "),
-        (tls_problem(None, key), f"keyfile {key} needs a certfile"),
-        (tls_problem(certificate, other), f"keyfile {other} "),
-        (tls_problem(certificate, locked), f"keyfile {locked} "),
-        (tls_problem(certificate, key, str(garbage)), f"ca_certs {garbage} "),
-        (tls_problem(str(tmp_path), key), f"certfile {tmp_path} can't be read: Is a directory"),
+
+    def context(certfile: str | None, keyfile: str | None, **more: object) -> object:
+        cfg = Config()
+        for name, value in {"certfile": certfile, "keyfile": keyfile, **more}.items():
+            cfg.set(name, value)
+        return tls_context(cfg)
+
+    assert context(None, None) is None
+    assert context(certificate, key)
+    assert context(str(both), None, ca_certs=certificate, cert_reqs=2, ciphers="HIGH")
+    wrong: list[tuple[str | None, str | None, dict[str, object], str]] = [
+        (str(garbage), key, {}, f"certfile {garbage} "),
+        (certificate, str(garbage), {}, f"keyfile {garbage} "),
+        (certificate, None, {}, f"keyfile {certificate} "),
+        (None, key, {}, f"keyfile {key} needs a certfile"),
+        (certificate, other, {}, f"keyfile {other} "),
+        (certificate, locked, {}, f"keyfile {locked} "),
+        (str(tmp_path), key, {}, f"certfile {tmp_path} can't be read: Is a directory"),
+        (certificate, key, {"ca_certs": str(garbage)}, f"ca_certs {garbage} can't be used: "),
+        (certificate, key, {"ciphers": "nonsense"}, "ciphers nonsense can't be used: No cipher"),
+        (certificate, key, {"cert_reqs": 7}, "cert_reqs 7 can't be used: "),
     ]
-    for problem, names in wrong:
-        assert names in problem
-        assert "\n" not in problem
+    for certfile, keyfile, more, names in wrong:
+        with pytest.raises(SettingsError) as refused:
+            context(certfile, keyfile, **more)
+        assert names in str(refused.value)
+        assert "\n" not in str(refused.value)
