@@ -110,7 +110,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         added.add_argument("--json", action="store_true", help="for scripts")
         return added
 
-    command("nodes", nodes, "the nodes, what they hold, and whether all objects are in place")
+    command("nodes", nodes, "the nodes, what they hold, and whether the layout is settled")
     locating = command("locate", locate, "the owner of an id, and where its copies are")
     locating.add_argument("id", metavar="ID")
     listing = command("list", list_objects, "the objects, sorted by id, as GET /objects has them")

@@ -73,7 +73,7 @@ def print_layout(layout: Layout, rows: list[Row]) -> None:
     """What there is to say beside the table."""
     problems = problems_of(rows)
     if layout.settled and not problems:
-        print("The layout is settled: every object is with its owner.")
+        print("The layout is settled; whether every object is with its owner: objgwctl.py check")
     elif layout.settled:
         print("The layout is settled, but:")
     else:

@@ -8,8 +8,8 @@ Two threads of each worker keep the list current:
 
 While a stream is followed, that time is `FOLLOWED_SECONDS`. It is the setting `discovery_seconds`
 where there is no stream, and where events don't tell everything (a Swarm's manager hears of no
-task on another host). After a reading that was asked for, it is short for a while, as
-`AGAIN_SECONDS` says. The reading that follows the opening of a stream brings what happened before.
+task on another host). After a reading for a change it is short for a while, as `AGAIN_SECONDS`
+says. The reading that follows the opening of a stream brings what happened before.
 
 A request doesn't ask the source. Only where its node can't be reached, or isn't who it has to be,
 it has the source read once more, to learn of another address or other keys.
@@ -34,7 +34,7 @@ log = logging.getLogger("objgw")
 RECENT_SECONDS = 0.25  # for which a reading is good enough for a node that wasn't running
 FOLLOWED_SECONDS = 90.0  # between two readings at most, while events tell what changes
 # Docker tells of a change before its list has it: by a moment, and on a busy host by seconds. So a
-# reading that was asked for is followed by others, after these seconds each.
+# reading for a change is followed by others, after these seconds each.
 AGAIN_SECONDS = (1.0, 2.0, 4.0, 8.0)
 REOPEN_SECONDS = 1.0  # between two attempts to open a stream that broke at once
 REFUSED_SECONDS = 60.0  # the same where the events are refused
@@ -90,7 +90,8 @@ class Discovery:
         return self.renew() and node.closed
 
     def hurry(self) -> None:
-        """Has the source read soon."""
+        """Has the source read soon, and again after that."""
+        self._again = iter(AGAIN_SECONDS)
         self._wanted.set()
 
     def wait_begun(self, seconds: float) -> None:
@@ -122,8 +123,7 @@ class Discovery:
         with self._reading:
             self._read_source()
         time.sleep(0)  # the turn of those who wait for the lock, which isn't given to anybody
-        if self._wanted.wait(min(self._pause, next(self._again, math.inf))):
-            self._again = iter(AGAIN_SECONDS)
+        self._wanted.wait(min(self._pause, next(self._again, math.inf)))
         self._wanted.clear()
 
     @property
@@ -148,18 +148,21 @@ class Discovery:
         """Follows one stream to its end."""
         began, refusal = time.monotonic(), ""
         try:
-            for _ in events.changes():
+            for changed in events.changes():
                 if self._refusal:
                     log.info("Docker's events are followed again")
                 self._followed, self._refusal = True, ""
-                self._wanted.set()
+                if changed:
+                    self.hurry()
+                else:
+                    self._wanted.set()
         except EventsRefused as error:
             refusal = str(error)
         except Exception as error:  # Docker isn't there; what reads the list says so
             log.debug("Docker's events: %s", error)
         finally:
             if self._followed:
-                self._wanted.set()
+                self.hurry()
             self._followed = False
         if refusal:
             if refusal != self._refusal:

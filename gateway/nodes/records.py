@@ -14,7 +14,8 @@ Several keepers act at once. They agree because a layout is changed by compare-a
 (`gateway.nodes.store`): whoever comes second reads the other's record a second later, and goes on
 from that. What a layout is, and why nothing is lost while it changes, is in `gateway.nodes.layout`.
 
-Requests don't wait for these threads, with one exception: `Poller.decides_conditions`.
+Requests don't wait for these threads, but for uploads of which it isn't known yet what the node's
+server does with them: `Poller.decides_conditions` and `Poller.ignored`.
 """
 
 from __future__ import annotations

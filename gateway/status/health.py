@@ -1,7 +1,7 @@
 """What one worker finds out for all: whether the nodes live, how they did, and what they hold.
 
-Whether a node lives is what the looks at its record have found, which the leader makes each second
-anyway (`gateway.nodes.leader`). So no node is asked because of a request for health.
+Whether a node lives is what the looks at its record have found, which the leader makes every other
+second anyway (`gateway.nodes.leader`). So no node is asked because of a request for health.
 
 The leader also keeps since when a node's state is so, the figures of the last minutes, and a count
 of objects. It writes them to `watch.json` in the workers' folder, so that all workers say the same.

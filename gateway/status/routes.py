@@ -1,7 +1,8 @@
 """The paths beside `/object/{id}`: health, metrics, and a page for people.
 
 No request to them asks a node or Docker anything: they are answered from memory and from the files
-in the workers' folder. No answer has a key, a token, or a node's address.
+in the workers' folder. No answer has a key, a token, or the address of a node; where a listed one
+has none, the reason names its host.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Only `gateway.status.traces` imports this, in a worker that is to export spans, because the packages
 are optional (requirements-otel.txt). Their SDK reads the OTEL_ variables. Attributes have the names
 of https://opentelemetry.io/docs/specs/semconv/http/http-spans/. None of them is a query, which may
-be a link, nor a header of the client's.
+be a link, nor a header of the client's but `Host`.
 
 A collector that is down or slow delays no request: a finished span is put in a queue of bounded
 length (OTEL_BSP_MAX_QUEUE_SIZE), and a thread of the SDK's, which under gevent is a greenlet, sends

@@ -61,8 +61,8 @@ class Stream(Events):
         super().__init__("node", timeout=1)
         self.count = changes
 
-    def changes(self) -> Generator[None]:
-        yield from [None] * self.count
+    def changes(self) -> Generator[bool]:
+        yield from [True] * self.count
         raise ConnectionResetError
 
 
@@ -80,12 +80,18 @@ def test_a_stream_that_never_opened_brings_no_reading(
 class Waits:
     """In place of the event that wakes the thread: notes how long that would wait."""
 
-    def __init__(self, woken: list[bool]) -> None:
-        self.woken, self.seconds = woken, list[float]()
+    def __init__(self, discovery: Discovery, woken: list[str]) -> None:
+        self.discovery, self.woken, self.seconds = discovery, woken, list[float]()
 
     def wait(self, seconds: float) -> bool:
         self.seconds.append(seconds)
-        return self.woken[len(self.seconds) - 1]
+        why = self.woken[len(self.seconds) - 1]
+        if why == "change":
+            self.discovery.hurry()
+        return bool(why)
+
+    def set(self) -> None:
+        pass
 
     def clear(self) -> None:
         pass
@@ -100,16 +106,16 @@ class Listed:
         return []
 
 
-def test_a_reading_that_was_asked_for_is_followed_by_others() -> None:
+def test_the_reading_for_a_change_is_followed_by_others_and_that_for_a_next_stream_is_not() -> None:
     discovery = Discovery(Directory(Settings(discovery_seconds=5)))
-    woken = [False] * 5 + [True] + [False] * 2 + [True] + [False] * 6
-    waits = Waits(woken)
+    woken = [""] * 5 + ["change"] + [""] * 2 + ["change"] + [""] * 5 + ["next stream"] + [""] * 6
+    waits = Waits(discovery, woken)
     discovery._source, discovery._wanted = Listed(), waits  # type: ignore[assignment]
     discovery._followed = True
     for _ in woken:
         discovery._watch()
     again, usual = AGAIN_SECONDS, FOLLOWED_SECONDS
-    assert waits.seconds == [*again, usual, usual, *again[:3], *again, usual, usual]
+    assert waits.seconds == [*again, usual, usual, *again[:3], *again, *[usual] * 8]
     discovery._followed, waits.seconds = False, []  # the list is polled
     discovery._again = iter(again)
     for _ in range(6):

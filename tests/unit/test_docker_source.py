@@ -154,7 +154,7 @@ def test_a_stream_tells_of_its_begin_and_of_each_event_and_ends_where_it_breaks(
     for each, _ in CONCERNS.values():
         engine.events.put(each)
     for _ in range(sum(wakes for _, wakes in list(CONCERNS.values())) - 3):
-        next(changes)  # "good" and our own aren't known before a reading
+        assert next(changes)  # "good" and our own aren't known before a reading
     engine.events.put(None)
     assert list(changes) == []
 
@@ -165,8 +165,7 @@ def test_a_stream_on_which_nothing_comes_is_opened_again(
     monkeypatch.setattr(event_source, "QUIET_SECONDS", 2)  # it has as long to begin
     engine.events = queue.Queue()
     changes = reader.events.changes()
-    for _ in range(3):
-        next(changes)
+    assert [next(changes) for _ in range(3)] == [True, False, False]
     assert engine.asked.count("/events") == 3
     changes.close()
     for _ in range(3):

@@ -3,8 +3,8 @@
 A node is a container whose name contains `node_name`, or that has the label `objgw.node`, and that
 shares a Docker network with this process, or is on the one `network` that was named:
 `gateway.nodes.sources.containers`. On the manager of a Swarm, tasks are nodes, too:
-`gateway.nodes.sources.swarm`. A reading takes two list calls, and one inspect call for each
-container that is new.
+`gateway.nodes.sources.swarm`. A reading takes two list calls, and an inspect call for this
+process's own container and for each one that is new.
 
 What a node is asked with comes from its labels; what they don't say, from the settings; and what
 those don't say, from its image and its environment.

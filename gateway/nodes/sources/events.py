@@ -56,21 +56,24 @@ class Events:
         self.containers: Set[str] = frozenset()
         self._client: docker.DockerClient | None = None
 
-    def changes(self) -> Generator[None]:
+    def changes(self) -> Generator[bool]:
         """Yields whenever a stream is open, and then at each event that concerns nodes.
 
-        Ends where a stream breaks. Raises EventsRefused where there is none to be had, and
+        False says that the stream is only a next one, because nothing came on the last one. Ends
+        where a stream breaks. Raises EventsRefused where there is none to be had, and
         docker.errors.DockerException, or what requests raises, where the engine can't be reached.
         """
         try:
             if self._client is None:
                 self._client = docker.from_env(timeout=self.timeout)
+            first = True
             while True:
                 with self._open(self._client) as response:
-                    yield
+                    yield first
+                    first = False
                     for line in lines_until_quiet(response):
                         if self.concerns(line):
-                            yield
+                            yield True
         except Broken:
             return
         except Exception:
