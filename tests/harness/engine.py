@@ -29,7 +29,7 @@ from docker.models.containers import Container
 
 from gateway.nodes.discovery import AGAIN_SECONDS
 from tests.harness.networks import Networks
-from tests.harness.waiting import alone, eventually, still_network, together
+from tests.harness.waiting import alone, eventually, random_id, still_network, together
 
 DOCKER_SOCKET = "/var/run/docker.sock"
 
@@ -322,6 +322,36 @@ class Lab:
         """
         with suppress(docker.errors.APIError):
             remove(*args, **options)
+
+
+# Runs a command, and prints what it has printed, its exit code and two marks of the end.
+KEEPING = """
+"$@" >"$0.1" 2>"$0.2"
+printf '\\n%s:whole\\n' $? >>"$0.1"
+printf '\\n:whole\\n' >>"$0.2"
+cat "$0.1"
+cat "$0.2" >&2
+"""
+
+
+def run_in(container: Container, *command: str, user: str = "") -> tuple[int, str, str]:
+    """The exit code of a command in a container, and what it prints.
+
+    Files keep that meanwhile, because an engine under load can lose it, see `read_in`.
+    """
+    file, end = f"/tmp/{random_id()}", ":whole\n"
+    ran: Any = container.exec_run(["sh", "-c", KEEPING, file, *command], user=user, demux=True)
+    texts = []
+    for number, stream in enumerate(ran.output, 1):
+        text = (stream or b"").decode()
+        if not text.endswith(end):
+            kept = partial(read_in, container, "cat", f"{file}.{number}", user=user)
+            text = eventually(
+                lambda kept=kept: (found := kept()).endswith(end) and found, within=300
+            )
+        texts.append(text)
+    output, _, code = texts[0].removesuffix(end).rpartition("\n")
+    return int(code), output, texts[1].removesuffix(f"\n{end}")
 
 
 def read_in(container: Container, *command: str, user: str = "") -> str:

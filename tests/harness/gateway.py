@@ -24,7 +24,7 @@ from docker.models.containers import Container
 from docker.models.networks import Network
 
 from tests.harness.contract import assert_in_contract
-from tests.harness.engine import Lab, read_in
+from tests.harness.engine import Lab, read_in, run_in
 from tests.harness.node import Node
 from tests.harness.processes import Process, Watch
 from tests.harness.waiting import eventually, random_id, together
@@ -327,10 +327,7 @@ class Gateway(Client):
 
     def ctl(self, *arguments: str) -> Done:
         """objgwctl.py, run in the gateway's container."""
-        ran: Any = self.container.exec_run(
-            ["python", "objgwctl.py", *arguments], user="root", demux=True
-        )
-        done = Done(ran.exit_code, *((stream or b"").decode() for stream in ran.output))
+        done = Done(*run_in(self.container, "python", "objgwctl.py", *arguments, user="root"))
         shown = [
             node.name for node in self.stack.nodes if node.password in done.output + done.errors
         ]
@@ -339,9 +336,7 @@ class Gateway(Client):
         return done
 
     def ask_ctl(self, *arguments: str) -> Done:
-        """A report of objgwctl.py, which only reads; asked for again where it was lost, see
-        `read_in`.
-        """
+        """A report of objgwctl.py, which only reads; asked for again where there is none yet."""
 
         def whole() -> Done:
             done = self.ctl(*arguments, "--json")

@@ -161,7 +161,7 @@ class Stack:
         relay = self.add_relay()
         settings = self.nodes[0].container.attrs["NetworkSettings"]
         at = settings["Networks"][self.network.name]["Gateway"]
-        port = 20000 + secrets.randbelow(10000)
+        port = 20000 + next(self._numbers)
         container = self.lab.docker.containers.create(
             self.lab.image,
             ["gunicorn", "-b", f"{at}:{port}", "objgw:app"],

@@ -38,6 +38,8 @@ def browser(chromium: Browser) -> Iterator[Browser]:
     with still_network():
         chromium.look()
         chromium.leave()  # the page of a test of clients, which complains of what is cut
+        for file in chromium.downloads.glob("*"):
+            file.unlink()
         try:
             yield chromium
             assert chromium.complaints() == []

@@ -274,7 +274,7 @@ STREAMING = [name for name in KINDS if name != "browser"]
 def guarded(shared: Stack) -> Gateway:
     """A gateway with a token."""
     gateway = shared.add_gateway({"OBJGW_TOKENS": "first"})
-    ids = map(shared.id_of, shared.nodes)
+    ids = [shared.id_of(node) for node in shared.nodes]
     eventually(lambda: {gateway.put(id, b"x", headers=TOKEN).status for id in ids} == {200})
     return gateway
 

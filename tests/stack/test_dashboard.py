@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from urllib.parse import urlencode
 from urllib.request import urlopen
 
 from tests.harness.engine import CHECKOUT
+from tests.harness.local import loopback_address
 from tests.harness.stack import Stack
 from tests.harness.waiting import eventually
 
@@ -51,8 +51,7 @@ def panels() -> Iterator[tuple[str, str]]:
 @contextmanager
 def prometheus(target: str, folder: Path) -> Iterator[str]:
     """The URL of a Prometheus that reads this address each second."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"{loopback_address()}:9090"
     config = folder / "prometheus.yml"
     job = {"job_name": "objgw", "static_configs": [{"targets": [target]}]}
     seconds = {"scrape_interval": "1s", "scrape_timeout": "1s"}

@@ -60,7 +60,7 @@ def test_without_docker_requests_go_on_and_once_it_is_back_a_node_made_anew_is_f
     # What was sent to a container that is gone isn't always refused: then it has its time-out.
     timeouts = {
         "OBJGW_DOCKER_TIMEOUT": "1",
-        "OBJGW_CONNECT_TIMEOUT": "0.5",
+        "OBJGW_CONNECT_TIMEOUT": "2",
         "OBJGW_NODE_TIMEOUT": "5",
     }
     gateway = faulty.add_gateway(timeouts, relay=relay)

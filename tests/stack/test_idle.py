@@ -61,7 +61,11 @@ def test_workers_that_rested_go_by_a_new_node_from_their_first_request_on(
     stack: Stack, hangs: bool
 ) -> None:
     first, _ = stack.add_nodes("12")
-    gateway = stack.add_gateway({"WEB_CONCURRENCY": str(WORKERS)})
+    settings = {
+        "WEB_CONCURRENCY": str(WORKERS),
+        "GUNICORN_CMD_ARGS": "--timeout 300",  # a worker that hangs for so long is killed
+    }
+    gateway = stack.add_gateway(settings)
     gateway.wait_ready()
     eventually(rests, stack)
     asked, workers = set[str](), set[str]()

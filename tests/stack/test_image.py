@@ -15,7 +15,7 @@ from tests.harness.waiting import eventually, random_id
 def test_the_image_stops_with_a_plain_line_where_a_setting_can_not_be_used(shared: Stack) -> None:
     gateway = shared.add_gateway({"OBJGW_NODE_PORT": "abc"}, start=False)
     gateway.container.start()
-    assert gateway.container.wait(timeout=20)["StatusCode"] != 0
+    assert gateway.container.wait(timeout=60)["StatusCode"] != 0
     named = [line for line in gateway.logs().splitlines() if "OBJGW_NODE_PORT" in line]
     assert len(named) == 1
     assert "'abc'" in named[0]
@@ -60,7 +60,7 @@ def test_a_request_that_is_under_way_when_the_gateway_is_told_to_stop_is_finishe
         yield b"and after"
 
     assert gateway.put(id, body()).status == 200
-    assert gateway.container.wait(timeout=20)["StatusCode"] == 0
+    assert gateway.container.wait(timeout=60)["StatusCode"] == 0
     assert shared.owner(id).client().get_object(BUCKET, id).read() == b"before and after"
 
 

@@ -107,11 +107,15 @@ def test_a_list_of_everything_begins_with_the_first_id_and_ends(gateway: Gateway
 
 
 def test_one_page_asks_each_node_once(shared: Stack, listed: tuple[str, list[str]]) -> None:
-    gateway, before = shared.gateways[0], {node: len(node.calls()) for node in shared.nodes}
-    # With this prefix there are no other keys, which would take their part of the nodes' pages.
-    assert len(page(gateway, f"?prefix={listed[0]}1&limit=10")["objects"]) == 10
-    for node in shared.nodes:
-        assert node.calls()[before[node] :] == [Call("ListObjectsV2", "", 200)]
+    def asks_once() -> bool:
+        before = {node: len(node.calls()) for node in shared.nodes}
+        # With this prefix there are no other keys, which would take their part of the nodes' pages.
+        assert len(page(shared.gateways[0], f"?prefix={listed[0]}1&limit=10")["objects"]) == 10
+        for node in shared.nodes:
+            assert node.calls()[before[node] :] == [Call("ListObjectsV2", "", 200)]
+        return True
+
+    eventually(asks_once)  # another gateway may count objects, by the same call
 
 
 REFUSED = [

@@ -142,7 +142,7 @@ def test_a_line_that_is_added_grows_the_layout_and_one_that_is_removed_keeps_its
     listed = add_listed(stack, map(line, nodes))
     gateway = listed.gateway
     gateway.wait_ready()
-    ids = [random_id() for _ in range(40)]
+    ids = [random_id() for _ in range(100)]
     assert [gateway.put(id, id.encode()).status for id in ids] == [200] * len(ids)
 
     fourth = stack.add_node("4")

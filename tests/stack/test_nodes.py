@@ -38,7 +38,7 @@ def test_the_first_request_after_a_node_was_made_anew_succeeds_though_no_renewal
     node, other = faulty.nodes[:2]
     relay = faulty.add_relay()
     relay.events = False
-    settings = {"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_CONNECT_TIMEOUT": "0.5"}
+    settings = {"OBJGW_DISCOVERY_SECONDS": "3600", "OBJGW_CONNECT_TIMEOUT": "2"}
     gateway = faulty.add_gateway(settings, relay=relay)
     gateway.wait_ready()
     large = secrets.token_bytes(MIB)

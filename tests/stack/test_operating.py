@@ -58,7 +58,7 @@ def test_what_a_backup_or_a_node_that_was_given_up_brings_back_replaces_nothing_
     store(gateway, [before], "old")  # without any object, nothing would be unsettled
     stack.add_node("2")
     gateway.wait_layout(names_of(stack.nodes), settled=False)
-    ids = [stack.id_of(first) for _ in range(40)]
+    ids = [stack.id_of(first) for _ in range(60)]
     store(gateway, ids, "old")  # with an epoch, since the layout isn't settled
     rebalance(gateway)
     assert gateway.delete(before).status == 204
@@ -120,7 +120,7 @@ def test_tokens_are_changed_without_a_gap_by_a_file_and_hup(shared: Stack) -> No
     """
     file = "/srv/objgw/tokens"
     gateway = shared.add_gateway(
-        {"OBJGW_TOKENS_FILE": file, "WEB_CONCURRENCY": "2"},
+        {"OBJGW_TOKENS_FILE": file, "WEB_CONCURRENCY": "2", "OBJGW_CONNECT_TIMEOUT": "20"},
         start=False,
         cap_drop=["ALL"],
         cap_add=["SETUID", "SETGID"],

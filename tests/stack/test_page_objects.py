@@ -237,7 +237,7 @@ def test_what_writes_asks_for_a_token_that_may(
     eventually(lambda: listed(browser) == ids[1:])
     assert shared.gateways[0].head(ids[0]).status == 404
     # From now on it is at hand. What is too large is refused with the gateway's reason.
-    choose(browser, files(f"{prefix}up", LARGEST, 30 * LARGEST))
+    choose(browser, files(f"{prefix}up", LARGEST, 12 * LARGEST))
     browser.find_element(By.ID, "start").click()
     eventually(lambda: states(browser) == ["stored", "refused"])
     assert f"{LARGEST:,}" in rows(browser)[1] or str(LARGEST) in rows(browser)[1]
@@ -331,6 +331,7 @@ def test_what_is_cut_says_so_and_is_neither_stored_nor_saved(
     begin_download(browser, id)
     choose(browser, [cut_file, gone])
     gone.unlink()
+    assert guarded.workers()  # the first look takes long
     browser.find_element(By.ID, "start").click()
     eventually(lambda: states(browser) == ["sending", "refused"])
     assert rows(browser)[1].startswith("The file can't be read any more")

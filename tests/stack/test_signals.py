@@ -84,7 +84,7 @@ def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway
             assert ended == {}
         go_on.set()
     assert ended == {"upload": 200, "download": 24 * MIB}
-    assert gateway.container.wait(timeout=20)["StatusCode"] == 0
+    assert gateway.container.wait(timeout=60)["StatusCode"] == 0
     # A connection that nobody had accepted when the port was closed is reset by the kernel.
     assert [
         each for each in outcomes if each != 200 and not isinstance(each, ConnectionResetError)
@@ -97,7 +97,7 @@ def test_sigterm_ends_what_is_under_way_refuses_what_is_new_and_the_next_gateway
 def test_workers_that_are_replaced_cut_nobody_off_on_new_connections_and_kept_ones(
     shared: Stack,
 ) -> None:
-    gateway = shared.add_gateway({"WEB_CONCURRENCY": "2"})
+    gateway = shared.add_gateway({"WEB_CONCURRENCY": "2", "OBJGW_CONNECT_TIMEOUT": "20"})
     gateway.wait_ready()
     wrong = list[Any]()
 
@@ -128,7 +128,7 @@ def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_obje
     # On a host, so that its network, and with it what it tells its clients, isn't gone together
     # with it.
     gateway = shared.add_gateway(
-        {"GUNICORN_CMD_ARGS": "--graceful-timeout 2"}, beside=shared.add_host()
+        {"GUNICORN_CMD_ARGS": "--graceful-timeout 4"}, beside=shared.add_host()
     )
     gateway.wait_ready()
     large, upload, go_on = (
@@ -138,7 +138,7 @@ def test_what_is_not_done_within_the_time_to_stop_is_cut_and_leaves_the_old_obje
     )
     with under_way(gateway, large, upload, go_on) as ended:
         gateway.container.kill("SIGTERM")
-        assert gateway.container.wait(timeout=20)["StatusCode"] == 0
+        assert gateway.container.wait(timeout=60)["StatusCode"] == 0
         go_on.set()
     assert isinstance(ended["upload"], BROKEN)
     assert ended["download"] < 24 * MIB

@@ -20,7 +20,7 @@ from tests.harness.node import Node
 from tests.harness.stack import Stack
 
 OBJECTS = 600
-CHANCE = 0.07  # by which the part of so many objects may differ from the part of all ids
+CHANCE = 0.10  # by which the part of so many objects may differ from the part of all ids
 
 
 def home_of(nodes: list[Node], models: list[Model]) -> dict[str, str]:

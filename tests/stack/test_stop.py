@@ -150,7 +150,7 @@ def test_a_slow_download_survives_docker_stop_whole_by_a_published_port_and_by_t
 def test_a_download_that_does_not_end_in_time_breaks_and_the_log_says_how_much_arrived(
     shared: Stack,
 ) -> None:
-    gateway = shared.add_gateway({"GUNICORN_CMD_ARGS": "--graceful-timeout 3"}, ports=PUBLISHED)
+    gateway = shared.add_gateway({"GUNICORN_CMD_ARGS": "--graceful-timeout 4"}, ports=PUBLISHED)
     gateway.wait_ready()
     id = store(gateway, pattern(SIZE))
     with clients(gateway, id, 4 * MIB) as found:
@@ -178,7 +178,7 @@ def test_connections_that_wait_for_a_request_hold_up_no_stop(shared: Stack) -> N
         assert kept.answer().status == 200
         began = time.monotonic()
         gateway.container.stop(timeout=20)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 15  # Docker would kill it after 20
         assert kept.rest() == new.rest() == b""
 
 
@@ -204,7 +204,7 @@ def test_a_client_that_never_closes_is_let_go_of(shared: Stack, ending: str) -> 
 
 
 def test_two_gateways_that_are_replaced_one_after_the_other_leave_no_gap(shared: Stack) -> None:
-    gateways = [shared.add_gateway() for _ in range(2)]
+    gateways = [shared.add_gateway({"OBJGW_CONNECT_TIMEOUT": "20"}) for _ in range(2)]
     for gateway in gateways:
         gateway.wait_ready()
     id, outcomes = store(gateways[0], b"there"), list[int]()

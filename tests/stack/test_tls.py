@@ -64,7 +64,7 @@ def test_a_key_that_the_gateways_user_may_not_read_is_named(shared: Stack, tmp_p
     gateway.container.put_archive("/srv", archive({"tls.crt": certificate.read_bytes()}))
     gateway.container.put_archive("/srv", archive({"tls.key": key.read_bytes()}, mode=0o400))
     gateway.container.start()
-    assert gateway.container.wait(timeout=20)["StatusCode"] != 0
+    assert gateway.container.wait(timeout=60)["StatusCode"] != 0
     (line,) = (line for line in gateway.logs().splitlines() if line.startswith("objgw: "))
     assert line == "objgw: keyfile /srv/tls.key can't be read: Permission denied"
     assert "Traceback" not in gateway.logs()

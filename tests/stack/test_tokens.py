@@ -145,6 +145,6 @@ def test_a_token_file_that_is_not_there_stops_the_start_with_one_line_that_names
 ) -> None:
     gateway = shared.add_gateway({"OBJGW_TOKENS_FILE": "/run/secrets/tokens"}, start=False)
     gateway.container.start()
-    assert gateway.container.wait(timeout=20)["StatusCode"] != 0
+    assert gateway.container.wait(timeout=60)["StatusCode"] != 0
     assert len([line for line in gateway.logs().splitlines() if "OBJGW_TOKENS_FILE" in line]) == 1
     assert "Traceback" not in gateway.logs()

@@ -34,7 +34,8 @@ def test_one_request_is_one_request_upstream(faulty: Stack, what: str) -> None:
     for _ in range(3):
         assert gateway.request(method, f"/object/{id}", body).status == status
     calls = [call for node in faulty.nodes for call in node.calls()[before[node] :]]
-    assert calls == [Call(api, id, status)] * 3
+    # The first look at a node that was made anew may still make the bucket.
+    assert [call for call in calls if call.api != "PutBucket"] == [Call(api, id, status)] * 3
 
 
 def test_renewing_the_node_list_asks_the_nodes_nothing(stack: Stack) -> None:

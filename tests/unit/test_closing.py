@@ -121,7 +121,7 @@ def test_a_client_that_has_closed_its_sending_side_still_gets_everything(pair: P
 def test_a_client_that_never_closes_is_waited_for_a_moment(pair: Pair) -> None:
     server, client = pair
     server.sendall(b"the answer")
-    assert 0.2 <= seconds(lambda: linger(server, PATIENCE, 0.2)) < 1.5
+    assert 0.2 <= seconds(lambda: linger(server, PATIENCE, 0.2)) < 10
     assert client.recv(100) == b"the answer"
     assert client.recv(100) == b""
 
@@ -129,7 +129,7 @@ def test_a_client_that_never_closes_is_waited_for_a_moment(pair: Pair) -> None:
 def test_a_client_that_never_reads_is_waited_for_no_longer_than_its_pace_allows(pair: Pair) -> None:
     server, _ = pair
     fill(server)
-    assert seconds(lambda: linger(server, PATIENCE, 60)) < PATIENCE + 2
+    assert seconds(lambda: linger(server, PATIENCE, 60)) < PATIENCE + 10
 
 
 def test_a_client_that_sends_on_and_on_is_waited_for_a_moment(pair: Pair) -> None:
@@ -144,7 +144,7 @@ def test_a_client_that_sends_on_and_on_is_waited_for_a_moment(pair: Pair) -> Non
     sender = threading.Thread(target=send)
     sender.start()
     try:
-        assert seconds(lambda: linger(server, PATIENCE, 0.3)) < 2
+        assert seconds(lambda: linger(server, PATIENCE, 0.3)) < 10
     finally:
         over.set()
         sender.join()

@@ -93,15 +93,16 @@ Make = Callable[[bytes | None], FakeNode]
 
 
 @pytest.mark.parametrize(
-    ("path", "why"), [("/huge", "gives an answer that is too long"), ("/dripping", "broke off")]
+    ("path", "seconds", "why"),
+    [("/huge", 5, "gives an answer that is too long"), ("/dripping", 0.2, "broke off")],
 )
 def test_a_brief_question_has_bounds_and_the_next_one_is_as_if_it_had_never_been(
-    node: Make, path: str, why: str
+    node: Make, path: str, seconds: float, why: str
 ) -> None:
     there = node(dump(LAYOUT, "a"))
     client, failures = there.client()
     with pytest.raises(NodeError, match=f"a {why}"):
-        client.ask_briefly(Request("GET", path), seconds=0.2, maximum=100)
+        client.ask_briefly(Request("GET", path), seconds=seconds, maximum=100)
     assert len(failures) == 1
     assert client.ask(GET).body == b"the node's"
     assert client.ask_briefly(GET, seconds=5, maximum=100).body == b"the node's"

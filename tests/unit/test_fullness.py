@@ -49,6 +49,7 @@ TELLS = answer(
     b'{"Disks": [{"pool_index": 0, "disk_index": 0, "totalspace": %d, "availspace": %d}],'
     b' "Backend": {"StandardSCData": [1]}}' % (4 * GIB, GIB)
 )
+LATE = "it doesn't answer in time"
 # Answers that say nothing, and how the log says it; None is silence.
 SAY_NOTHING: dict[str, tuple[bytes | None, str]] = {
     "refuses": (answer(b'{"Code":"AccessDenied"}', 403), "its keys have no right to ask"),
@@ -67,8 +68,8 @@ SAY_NOTHING: dict[str, tuple[bytes | None, str]] = {
     ),
     "no HTTP": (b"220 hello\r\n", "what it sends isn't HTTP/1.1 as S3 speaks it"),
     "huge": (answer(b"", length=ANSWER_MAX + 1), "its answer is too long"),
-    "broken off": (answer(b"{", length=100), "it doesn't answer in time"),
-    "silent": (None, "it doesn't answer in time"),
+    "broken off": (answer(b"{", length=100), LATE),
+    "silent": (None, LATE),
 }
 
 
@@ -108,7 +109,7 @@ class Asked:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[Asked]:
-    monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 5)
     with serving(SERVER) as (port, script):
         script["RECORDS"] |= {"/objgw-layout": b"", "/objgw-layout/layout": dump(LAYOUT, "node-1")}
         yield Asked(port, script)
@@ -129,9 +130,11 @@ def test_a_node_is_asked_at_once_and_then_once_a_minute(asked: Asked) -> None:
 
 @pytest.mark.parametrize("row", SAY_NOTHING)
 def test_an_answer_that_says_nothing_is_told_once_and_asked_for_ever_more_seldom(
-    asked: Asked, row: str, caplog: pytest.LogCaptureFixture
+    asked: Asked, row: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told, why = SAY_NOTHING[row]
+    if why == LATE:
+        monkeypatch.setattr(asking, "ANSWER_SECONDS", 0.3)
     caplog.set_level(logging.INFO, "objgw.status")
     pause = RETRY_SECONDS
     for _ in range(4):
@@ -146,6 +149,7 @@ def test_an_answer_that_says_nothing_is_told_once_and_asked_for_ever_more_seldom
     assert recent(asked.fullness.known, "node-1") is None
     node = asked.node
     assert (node.in_order, node.breaker.state, node._waiting) == (True, State.CLOSED, {})
+    monkeypatch.setattr(asking, "ANSWER_SECONDS", 5)
     assert asked.ask(TELLS) == 2  # it may yet learn to
     assert recent(asked.fullness.known, "node-1")
 

@@ -200,7 +200,7 @@ def test_a_name_server_that_is_down_changes_nothing_and_a_name_that_is_gone_does
 def test_a_slow_name_server_holds_up_nobody_for_long_and_only_its_own_name(
     names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listed, "FIRST_SECONDS", 0.05)
+    monkeypatch.setattr(listed, "FIRST_SECONDS", 1.0)
     names.answers |= {"slow": ["10.0.0.9"], "store": ["10.0.0.1"]}
     names.slow["slow"] = threading.Event()
     resolver = Resolver()
