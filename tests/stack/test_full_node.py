@@ -65,7 +65,7 @@ def test_how_full_the_nodes_are_is_told_everywhere_as_far_as_they_tell_it(stack:
     first.wait_ready()
     id = store(first, id=stack.id_of(four))
     of_four, of_silent = admin_of(four), admin_of(silent)
-    eventually(lambda: json.loads(data_usage(of_four))["bucketsUsageInfo"][BUCKET]["objectsCount"])
+    eventually(lambda: json.loads(data_usage(of_four))["objectsCount"])
     of_silent.user_add(NO_ADMIN, NO_ADMIN)
     of_silent.attach_policy(["readwrite"], user=NO_ADMIN)
     keys = {node: f"{node.user}:{node.password}" for node in (small, four)}
