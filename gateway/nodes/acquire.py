@@ -38,6 +38,7 @@ from contextlib import contextmanager
 from gateway.nodes.member import Member
 from gateway.nodes.store import record_request
 from gateway.s3.connection import Connection, UpstreamError
+from gateway.s3.headers import DOCUMENT_MAX
 
 # A server that has just started accepts connections a moment before it can serve, and a node of the
 # first layout may get its record a moment after the gateway has begun to go by that layout.
@@ -135,7 +136,7 @@ def look(node: Member, connection: Connection, seconds: float) -> None:
     connection.sock.settimeout(seconds)
     sent = time.monotonic()
     reply = node.ask(connection, record_request(node.records_bucket, node.standing.record))
-    connection.finish(reply)
+    connection.finish(reply, DOCUMENT_MAX)
     connection.sock.settimeout(node.node_timeout)
     if not connection.usable and connection.reused:
         return  # a server may close one after so many answers: the next one tells

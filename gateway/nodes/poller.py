@@ -41,6 +41,7 @@ from gateway.nodes.member import Member
 from gateway.nodes.view import Directory
 from gateway.s3.body import upload_of
 from gateway.s3.connection import Connection, Request, UpstreamError
+from gateway.s3.headers import DOCUMENT_MAX
 from gateway.s3.node import KEPT_SECONDS
 from gateway.s3.reply import Reply
 
@@ -247,7 +248,7 @@ class Poller:
         """
         with proved(node, seconds) as connection:
             reply = node.ask(connection, request) if request else node.make_bucket(connection)
-            connection.finish(reply)
+            connection.finish(reply, DOCUMENT_MAX)
         return reply
 
 

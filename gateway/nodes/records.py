@@ -56,6 +56,8 @@ from gateway.s3.connection import Request, UpstreamError
 log = logging.getLogger("objgw")
 
 QUIET_SECONDS = 10.0  # from the last change of the layout to looking whether it is settled
+# For which a gateway that begins waits for listed nodes that don't answer: one may have the record.
+UNHEARD_SECONDS = 20.0
 
 
 class Records:
@@ -70,6 +72,7 @@ class Records:
         self._troubles: dict[str, str] = {}  # what was logged of a node, by its name
         # Monotonic time of the last change of the layout, or attempt to settle it.
         self._quiet_since = -math.inf
+        self._unheard_since = math.inf  # monotonic time from which it has waited for such nodes
         self._started = False
 
     def start(self) -> None:
@@ -117,10 +120,11 @@ class Records:
                 return
             if not records:
                 asked = any(node.standing.recent for node in running)
-                if serving or (asked and not any(node.standing.serves for node in running)):
+                none_serves = asked and not any(node.standing.serves for node in running)
+                if none_serves or (serving and not self._waits_for(self._unheard(serving))):
                     self._begin(serving)
                 return
-            records = self._choose(records)
+            records = self._choose(records, serving)
             if records:
                 self._adopt(newest_of(records))
         layout = self.directory.layout
@@ -142,16 +146,36 @@ class Records:
         if change := self._change(layout, serving):
             self._record(change, serving)
 
-    def _choose(self, records: dict[str, Layout]) -> dict[str, Layout]:
+    def _choose(self, records: dict[str, Layout], serving: list[Member]) -> dict[str, Layout]:
         """The records of this gateway's own installation, of those in sight when it begins.
 
         None where that isn't clear. Then nothing is written and nothing is served, until an
-        operator has the gateway see one installation only.
+        operator has the gateway see one installation only. None also for a while, where most of an
+        installation isn't in sight: nodes that don't answer yet may be of another one.
         """
         found = installations(records.items())
         own = own_installation(found)
+        names = set(newest_of(own).all_names) if own else set()
+        strangers = [name for name in self._unheard(serving) if name not in names]
+        if own and 2 * len(own.keys() & names) <= len(names) and self._waits_for(strangers):
+            return {}
         self._tell_conflict(None if own else conflict_of(found))
         return own
+
+    def _unheard(self, serving: list[Member]) -> list[str]:
+        """The listed nodes that can't be asked now what they hold."""
+        heard = {node.name for node in serving}
+        return [name for name in self.directory.by_name if name not in heard]
+
+    def _waits_for(self, unheard: list[str]) -> bool:
+        """Whether a decision waits until these nodes answer, which it does for UNHEARD_SECONDS."""
+        if not unheard:
+            return False
+        now = time.monotonic()
+        if self._unheard_since == math.inf:
+            self._unheard_since = now
+            log.info("%s may have the layout's record: waiting for an answer", ", ".join(unheard))
+        return now < self._unheard_since + UNHEARD_SECONDS
 
     def _tell_conflict(self, conflict: Conflict | None) -> None:
         """Notes why there is no layout, and logs it once."""

@@ -123,6 +123,8 @@ class Upstream:
                 if connection:
                     connection.close()
                 if not last and self._again(node, connection, request, error):
+                    if trial:  # the next attempt is one itself
+                        node.breaker.abandoned()
                     continue
                 raise self._failed(node, request, error, connection, trial=trial) from None
             except BaseException:  # the client broke off, or the request is refused

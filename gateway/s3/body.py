@@ -10,6 +10,7 @@ import hashlib
 import io
 import logging
 import tempfile
+import time
 from collections.abc import Iterator
 from http import HTTPStatus
 from typing import IO
@@ -99,6 +100,7 @@ def spool_whole(stream: IO[bytes], length: int) -> tuple[IO[bytes], str]:
     digest = hashlib.md5(usedforsecurity=False)
     while block := file.read(BLOCK):
         digest.update(block)
+        time.sleep(0)  # the turn of other requests
     file.seek(0)
     return file, base64.b64encode(digest.digest()).decode()
 

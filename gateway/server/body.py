@@ -6,12 +6,16 @@ request, so that an upload that is refused is never sent (RFC 9110, 10.1.1).
 
 from __future__ import annotations
 
+import ssl
 import time
+from contextlib import nullcontext
 from typing import Any
 
+import gevent
 from gunicorn.http.body import LengthReader
 
 PACE = 64 * 1024  # bytes for which a client has its time-out
+TURN_SECONDS = 0.01  # for which a body that comes fast may keep the other connections waiting
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -23,6 +27,9 @@ class RequestBody:
         self._sock = sock
         self._patience = patience
         self._expects_continue = req._expected_100_continue
+        # Within a record of TLS, each byte that comes would begin the socket's own time-out anew.
+        self._tls = isinstance(sock, ssl.SSLSocket)
+        self._turn = time.monotonic()  # when others last had theirs
         self._deadline = 0.0
         self._due = 0  # bytes that must have come by then
         self._unreader = req.unreader
@@ -35,10 +42,15 @@ class RequestBody:
     def recv(self, size: int) -> bytes:
         """Receives from the client. Raises TimeoutError when it doesn't keep the pace."""
         now = time.monotonic()
+        if now > self._turn + TURN_SECONDS:  # gevent lets others go on only where nothing has come
+            gevent.sleep(0)
+            self._turn = now = time.monotonic()
         if self._due <= 0:
             self._due, self._deadline = PACE, now + self._patience
-        self._sock.settimeout(max(self._deadline - now, 0.001))
-        data = self._sock.recv(size)
+        seconds = max(self._deadline - now, 0.001)
+        self._sock.settimeout(seconds)
+        with gevent.Timeout(seconds, TimeoutError) if self._tls else nullcontext():
+            data = self._sock.recv(size)
         self._due -= len(data)
         return bytes(data)
 

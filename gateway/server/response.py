@@ -157,8 +157,10 @@ class Response:
 
     def _send(self, data: bytes) -> None:
         """Raises TimeoutError when the client doesn't keep the pace."""
+        self._sock.settimeout(self._patience)
         try:
-            # Mostly it takes all. The third argument is gevent's, and says not to wait.
+            # Mostly it takes all. The third argument is gevent's, and says not to wait. TLS ignores
+            # it, and waits.
             sent = self._sock.send(data, 0, 0.0)
         except BlockingIOError:
             sent = 0

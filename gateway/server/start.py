@@ -51,6 +51,8 @@ def require_startable(cfg: Any) -> SSLContext | None:
         tls = tls_context(cfg)
     except SettingsError as error:
         give_up(str(error))
+    if cfg.max_requests:
+        give_up("max_requests isn't carried out: no worker ends after a number of requests")
     binds = not (cfg.reuse_port or any(map(os.environ.get, INHERITED)))
     if problem := next(filter(None, map(address_problem, cfg.address if binds else ())), ""):
         give_up(problem)

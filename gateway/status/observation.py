@@ -11,6 +11,7 @@ The log's line of a download comes when the client has taken it, or won't: it sa
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -26,6 +27,8 @@ if TYPE_CHECKING:  # gunicorn.conf.py imports this, in the process that serves n
 STOPPED = "The gateway stopped."  # why a request was broken off
 NO_NODE = "none"  # the label where a request got to no node
 ALL_NODES = "all"  # the label of a listing, for which each node is asked
+# What may be the signature of a link, in the path of who encoded the `?` before it.
+SIGNATURE = re.compile(r"(?<=signature).+", re.IGNORECASE | re.DOTALL)
 
 
 class Sink(Protocol):
@@ -96,6 +99,11 @@ class Observation:
         self.trace: Trace | None = None
         self.counted = True  # False where it is about the gateway itself
         self.link = False  # whether it goes by a link, and not by a token
+
+    @property
+    def shown_path(self) -> str:
+        """The beginning of a path that can be any text, without what may be a link's signature."""
+        return SIGNATURE.sub("...", self.path[:1000])[:80]
 
     def asks(self, node: str, attempt: int, length: int) -> None:
         """Notes that a node is to be asked, for the first time (attempt 0) or again.

@@ -12,7 +12,6 @@ import itertools
 import json
 import logging
 import os
-import re
 import time
 from collections.abc import Callable
 
@@ -31,8 +30,6 @@ log = logging.getLogger("objgw.status")
 METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 LISTING = "/objects"  # the path of the listing
 LISTS = "LIST"  # the label of its requests, which take longer than those for one object
-# What may be the signature of a link, in the path of who encoded the `?` before it.
-SIGNATURE = re.compile(r"(?<=signature).+", re.IGNORECASE | re.DOTALL)
 RETRY_LOG_SECONDS = 10.0  # for which one line tells of a node's retries
 Observe = Callable[[float], None]
 
@@ -132,7 +129,7 @@ def text_line(observation: Observation, seconds: float, complete: bool) -> str:
     """A line of the access log to read."""
     method, target = observation.method, plain_id(observation)
     if target is None:
-        method, target = ascii(method[:20])[1:-1], ascii(shown_path(observation))
+        method, target = ascii(method[:20])[1:-1], ascii(observation.shown_path)
     return (
         f"{stamp(time.time())} INFO objgw.access {method} {target} {observation.status} "
         f"node={observation.node} "
@@ -165,7 +162,7 @@ def json_line(observation: Observation, seconds: float, complete: bool) -> str:
     key, method, target = "id", observation.method, plain_id(observation)
     if target is None:
         key, method = "path", json.dumps(method[:20])[1:-1]
-        target = json.dumps(shown_path(observation))[1:-1]
+        target = json.dumps(observation.shown_path)[1:-1]
     return (
         f'{{"time": "{stamp(time.time())}", "level": "info", "logger": "objgw.access", '
         f'"method": "{method}", "{key}": "{target}", "status": {observation.status}, '
@@ -202,11 +199,6 @@ def token_of(observation: Observation) -> str:
         return ""
     scheme, _, token = observation.authorization.partition(" ")
     return token_digest(token.strip()).hex()[:8] if scheme.lower() == "bearer" else ""
-
-
-def shown_path(observation: Observation) -> str:
-    """The beginning of a path that can be any text, without what may be the signature of a link."""
-    return SIGNATURE.sub("...", observation.path[:1000])[:80]
 
 
 def plain_id(observation: Observation) -> str | None:

@@ -58,7 +58,6 @@ TOLD_MAX = 300  # characters of it
 SECRET = re.compile(r"[^\s'\"/]*@|\?[^\s'\")]*")
 METHODS = frozenset({"GET", "HEAD", "PUT", "DELETE", "OPTIONS", "POST", "PATCH", "TRACE"})
 OBJECT, LISTING = "/object/", "/objects"
-PATH_MAX = 80  # characters of a path, as in the log
 HOST_MAX = 255  # of the Host header, as of a name (RFC 1035, 2.3.4)
 PORT = re.compile(r":\d*\Z")
 
@@ -160,7 +159,7 @@ def described(environ: Environ, observation: Observation) -> tuple[str, dict[str
     known = method if method in METHODS else "_OTHER"
     attributes = {
         "http.request.method": known,
-        "url.path": path[:PATH_MAX],
+        "url.path": observation.shown_path,
         "url.scheme": environ["wsgi.url_scheme"],
         "client.address": observation.client,
         "objgw.request_id": observation.request_id,

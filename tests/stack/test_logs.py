@@ -260,3 +260,22 @@ def test_a_browser_that_is_sent_to_an_object_runs_nothing_of_it(gateway: Gateway
     ):
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert answer.headers["Content-Security-Policy"] == "sandbox"
+
+
+MALFORMED = {
+    "a header without its colon": "GET /object/abc HTTP/1.1\r\nHost: a\r\nAuthorization Bearer {}",
+    "a header first": "Authorization: Bearer {}\r\nGET /object/abc HTTP/1.1\r\nHost: a",
+    "a header that is folded": "GET /object/abc HTTP/1.1\r\nHost: a\r\nX: y\r\n Bearer {}",
+    "a body without a length": "GET /object/abc HTTP/1.1\r\nHost: a\r\n\r\npassword={}",
+}
+
+
+@pytest.mark.parametrize("row", MALFORMED)
+def test_of_what_is_no_http_the_log_has_no_text(gateway: Gateway, row: str) -> None:
+    secret = random_id()
+    before = gateway.logs().count("Invalid request from")
+    with Wire(gateway) as wire:
+        wire.send(MALFORMED[row].format(secret).encode() + b"\r\n\r\n")
+        assert b" 400 " in wire.rest()
+    eventually(lambda: gateway.logs().count("Invalid request from") > before)
+    assert secret not in gateway.logs()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
+import threading
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.harness.certificates import archive, make_certificate
 from tests.harness.gateway import Gateway
-from tests.harness.http import MIB, pattern, store
+from tests.harness.http import MIB, head, pattern, store
 from tests.harness.stack import Stack
-from tests.harness.waiting import eventually
+from tests.harness.waiting import eventually, meanwhile
 
 EACH_SECOND = {"interval": 10**9}  # the image's own check; in nanoseconds
 TLS = "--certfile /srv/tls.crt --keyfile /srv/tls.key"
@@ -98,3 +102,98 @@ def test_a_large_object_comes_whole_over_tls_and_the_connection_ends_well(
         lambda: [line for line in gateway.logs().splitlines() if f"GET {id} 200" in line][-2:]
     )
     assert all(f" bytes={3 * MIB} " in line and "broken off" not in line for line in lines)
+
+
+class Served(NamedTuple):
+    """A gateway over TLS that has little patience, and what trusts it."""
+
+    gateway: Gateway
+    context: ssl.SSLContext
+
+    def connect(self, buffer: int = 0) -> socket.socket:
+        """A connection on which nothing was said yet, with so many bytes to receive into."""
+        sock = socket.socket()
+        if buffer:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        sock.settimeout(60)
+        sock.connect((self.gateway.address, 3000))
+        return sock
+
+    def lets_go_of(self, port: int) -> bool:
+        """Whether no worker has a connection from this port."""
+        return all(port not in process.clients for process in self.gateway.workers().values())
+
+
+@pytest.fixture
+def served(shared: Stack, tmp_path: Path) -> Served:
+    certificate, key = make_certificate(tmp_path)
+    files = {"tls.crt": certificate.read_bytes(), "tls.key": key.read_bytes()}
+    settings = {"OBJGW_CLIENT_TIMEOUT": "2", "OBJGW_CLIENT_CONNECTIONS": "3"}
+    settings["GUNICORN_CMD_ARGS"] = f"{TLS} --keep-alive 2"
+    gateway = shared.add_gateway(settings, start=False)
+    gateway.container.put_archive("/srv", archive(files))
+    gateway.start()
+    context = ssl.create_default_context(cafile=str(certificate))
+    context.check_hostname = False
+    served = Served(gateway, context)
+
+    def ready() -> bool:
+        for node in shared.nodes:
+            with context.wrap_socket(served.connect()) as client:
+                client.sendall(head("GET", shared.id_of(node), "Connection: close"))
+                assert client.recv(20).startswith(b"HTTP/1.1 404")
+        return True
+
+    eventually(ready)
+    return served
+
+
+def test_who_never_shakes_hands_is_counted_and_let_go_of(served: Served) -> None:
+    with ExitStack() as held:
+        silent = [held.enter_context(served.connect()) for _ in range(5)]
+        eventually(lambda: "OBJGW_CLIENT_CONNECTIONS=3 allows" in served.gateway.logs())
+        ports = [each.getsockname()[1] for each in silent]
+        eventually(lambda: all(map(served.lets_go_of, ports)))
+    assert "Traceback" not in served.gateway.logs()
+
+
+def test_who_does_not_read_a_download_is_let_go_of(shared: Stack, served: Served) -> None:
+    id = store(shared.gateways[0], pattern(30 * MIB))
+    with served.context.wrap_socket(served.connect(4096)) as client:
+        client.sendall(head("GET", id))
+        assert client.recv(15) == b"HTTP/1.1 200 OK"
+        eventually(served.lets_go_of, client.getsockname()[1])
+    assert " broken off " in served.gateway.lines(f"GET {id} 200")[0]
+
+
+def test_an_upload_that_drips_within_a_record_of_tls_is_refused(
+    shared: Stack, served: Served
+) -> None:
+    id = store(shared.gateways[0], b"the old object")
+    came, goes = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = served.context.wrap_bio(came, goes)
+    with served.connect() as sock:
+        while True:
+            try:
+                client.do_handshake()
+            except ssl.SSLWantReadError:
+                sock.sendall(goes.read())
+                came.write(sock.recv(65536))
+            else:
+                break
+        client.write(head("PUT", id, "Content-Length: 10000"))
+        sock.sendall(goes.read())
+        client.write(bytes(10_000))
+        record = goes.read()
+
+        def drip(over: threading.Event) -> None:
+            with suppress(OSError):
+                for at in range(len(record)):
+                    if over.wait(0.5):
+                        return
+                    sock.sendall(record[at : at + 1])
+
+        with meanwhile(drip):
+            eventually(served.lets_go_of, sock.getsockname()[1])
+    assert served.gateway.lines(f"PUT {id} 408")
+    assert shared.gateways[0].get(id).body == b"the old object"

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 from gateway.nodes.acquire import Unusable, acquire
+from gateway.nodes.discovery import Discovery
 from gateway.nodes.layout import Layout
+from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
+from gateway.nodes.poller import Poller
 from gateway.nodes.record_json import dump
+from gateway.nodes.view import Directory
+from gateway.objects.upstream import Upstream
+from gateway.s3.breaker import State
+from gateway.s3.connection import UpstreamError
 from gateway.s3.endpoint import Endpoint
+from gateway.s3.headers import DOCUMENT_MAX
 from gateway.settings import Settings
+from tests.harness.waiting import eventually
 
 LAYOUT = Layout.first(["node-1"])
 
@@ -53,6 +65,10 @@ class Handler(socketserver.StreamRequestHandler):
     server: Server
 
     def handle(self) -> None:
+        with suppress(OSError):  # nobody reads all of an answer without an end
+            self.answer_all()
+
+    def answer_all(self) -> None:
         answers = 0
         while self.rfile.readline():
             while self.rfile.readline() not in (b"\r\n", b""):
@@ -142,3 +158,27 @@ def test_a_connection_that_the_server_closes_after_some_answers_costs_no_request
         node.release(acquire(node))
         node.standing.checked -= 10  # the lease is over, so that the next one looks
     assert server.asked >= 9
+
+
+def test_a_record_without_an_end_is_not_kept_in_memory(node: Member, server: Server) -> None:
+    head = f"HTTP/1.1 200 S3\r\nContent-Length: {1 << 40}\r\n\r\n".encode()
+    server.answer = head + bytes(2 * DOCUMENT_MAX)
+    with pytest.raises(UpstreamError, match="too long"):
+        acquire(node)
+    assert node.kept() is None
+    server.answer = record("node-1")
+    node.release(acquire(node))
+
+
+def test_a_trial_on_a_connection_that_was_closed_meanwhile_is_made_once_more(node: Member) -> None:
+    directory = Directory(Settings())
+    directory.by_name["node-1"] = node
+    upstream = Upstream(directory, Poller(directory, Discovery(directory), Leader(None)))
+    kept = acquire(node)
+    node.breaker.failed("it didn't answer")
+    eventually(lambda: time.monotonic() > node.breaker._until)
+    kept.sock.shutdown(socket.SHUT_RDWR)  # as by a node that was started again
+    node.release(kept)
+    _, connection, reply = upstream.exchange(node, upstream.request("GET", "abc"))
+    assert (reply.status, node.breaker.state) == (200, State.CLOSED)
+    connection.close()

@@ -10,11 +10,12 @@ import pytest
 
 from gateway.nodes.acquire import prove
 from gateway.nodes.discovery import Discovery
+from gateway.nodes.holdings import Holdings
 from gateway.nodes.layout import Layout
 from gateway.nodes.leader import Leader
 from gateway.nodes.member import Member
 from gateway.nodes.record_json import dump, load
-from gateway.nodes.records import Records
+from gateway.nodes.records import UNHEARD_SECONDS, Records
 from gateway.nodes.view import Directory
 from gateway.s3.endpoint import Endpoint
 from gateway.s3.reply import Reply
@@ -69,6 +70,77 @@ def test_a_gateway_goes_by_what_its_nodes_hold(row: str, tmp_path: Path) -> None
         node.standing.take(time.monotonic(), Reply(status, headers, body, 0))
     records._keep()
     assert directory.layout == after
+
+
+# What the node that answers first holds, the name of another one that is listed and doesn't answer
+# yet, what that holds when it does, and by what a gateway goes then that has just begun.
+BIG = replace(Layout.first(("node-1", "node-2", "node-3")), origin="0123456789abcdef")
+OTHER = replace(Layout.first(["other"]), origin="fedcba9876543210")
+LATE: dict[str, tuple[Layout | None, str, Layout, Layout]] = {
+    "an empty node is first, of which the others don't know": (None, "node-1", OURS, OURS),
+    "a node that lost its disk is first": (None, "node-2", OURS, OURS),
+    "one of another installation is first": (BIG, "other", OTHER, OTHER),
+}
+
+
+@pytest.mark.parametrize("row", LATE)
+def test_what_decides_a_beginning_waits_for_nodes_that_do_not_answer_yet(
+    row: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holds, late, comes, after = LATE[row]
+    clock = [1000.0]
+    directory = Directory(Settings())
+    records = Records(directory, Discovery(directory), Leader(tmp_path))
+    with serving(SERVER) as (port, script):
+        names = [name for name in ("node-1", "node-2", "node-3") if name != late]
+        first = names[0] if late == "other" else names[-1]
+        script["RECORDS"] |= {"/objgw-layout": b""}
+        for name in (first, late):
+            at = port if name == first else 9
+            node = Member(Endpoint(name, "id", "127.0.0.1", at, "key", "secret"), Settings())
+            directory.by_name[name] = node
+            node.standing.tried = True  # and what doesn't answer was asked in vain
+        found = dump(holds, first) if holds else b"<Error><Code>NoSuchKey</Code></Error>"
+        told = Reply(200, {"etag": '"1"'}, found, 0) if holds else Reply(404, {}, found, 0)
+
+        def keep() -> Layout | None:
+            standing = directory.by_name[first].standing
+            standing.take(time.monotonic(), told)
+            standing.lists(Holdings())
+            records._keep()
+            return directory.layout
+
+        monkeypatch.setattr("gateway.nodes.records.time.monotonic", lambda: clock[0])
+        assert keep() is None
+        clock[0] += UNHEARD_SECONDS - 1
+        assert keep() is None
+        assert script["RECORDS"] == {"/objgw-layout": b""}  # nothing was written
+        body = dump(comes, late)
+        directory.by_name[late].standing.take(
+            time.monotonic(), Reply(200, {"etag": '"2"'}, body, 0)
+        )
+        assert keep() == after
+
+
+def test_a_gateway_begins_without_a_node_that_goes_on_not_to_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [1000.0]
+    directory = Directory(Settings())
+    records = Records(directory, Discovery(directory), Leader(tmp_path))
+    for name in NAMES:
+        node = Member(Endpoint(name, "id", "127.0.0.1", 9, "key", "secret"), Settings())
+        directory.by_name[name] = node
+        node.standing.tried = True
+    begun = list[list[str]]()
+    monkeypatch.setattr(records, "_begin", lambda nodes: begun.append([n.name for n in nodes]))
+    monkeypatch.setattr("gateway.nodes.records.time.monotonic", lambda: clock[0])
+    for _ in range(2):
+        missing = Reply(404, {}, b"<Error><Code>NoSuchKey</Code></Error>", 0)
+        directory.by_name["node-1"].standing.take(time.monotonic(), missing)
+        records._keep()
+        clock[0] += UNHEARD_SECONDS
+    assert begun == [["node-1"]]
 
 
 def test_a_record_is_replaced_only_after_it_was_merged(tmp_path: Path) -> None:

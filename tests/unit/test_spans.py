@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.status.spans import TOLD_MAX, Plain, plain_text, tell_plainly
+from gateway.status.observation import Observation
+from gateway.status.spans import TOLD_MAX, Plain, described, plain_text, tell_plainly
 
 SECRET = "treepotato1"
 
@@ -81,3 +82,9 @@ TEXTS = {
 def test_a_line_has_no_secret(name: str, message: str, args: tuple[object], said: str) -> None:
     record = logging.LogRecord(name, logging.WARNING, "", 0, message, args, None)
     assert plain_text(record) == said
+
+
+def test_a_path_that_may_have_the_signature_of_a_link_is_cut_as_in_the_log() -> None:
+    observation = Observation(method="GET", path=f"/object/a?signature={'ab' * 32}&expires=1")
+    _, attributes = described({"wsgi.url_scheme": "http"}, observation)
+    assert attributes["url.path"] == "/object/a?signature..."

@@ -107,6 +107,11 @@ def test_a_file_of_tls_that_can_not_be_read_is_named(tmp_path: Path, setting: st
     assert line == f"objgw: {setting} {gone} can't be read: No such file or directory"
 
 
+def test_a_setting_of_gunicorn_that_nobody_carries_out_stops_the_start() -> None:
+    line = told(gunicorn("-b", "127.0.0.1:0", "--max-requests", "1000"))
+    assert line.startswith("objgw: max_requests isn't carried out")
+
+
 class Running:
     """A gunicorn with one worker, a certificate and a file of tokens; what it logs."""
 
