@@ -131,12 +131,14 @@ def own_installation(found: list[dict[str, Layout]]) -> dict[str, Layout]:
     """
     if len(found) == 1:
         return found[0]
-    most = []
-    for each in found:
-        names = newest_of(each).all_names
-        if 2 * len(each.keys() & set(names)) > len(names):
-            most.append(each)
+    most = [each for each in found if is_mostly_in_sight(each)]
     return most[0] if len(most) == 1 else {}
+
+
+def is_mostly_in_sight(installation: dict[str, Layout]) -> bool:
+    """Whether more than half of the nodes of one of `installations` are in sight."""
+    names = newest_of(installation).all_names
+    return 2 * len(installation.keys() & set(names)) > len(names)
 
 
 def conflict_of(found: list[dict[str, Layout]]) -> Conflict:

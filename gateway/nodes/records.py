@@ -42,6 +42,7 @@ from gateway.nodes.merging import (
     Conflict,
     conflict_of,
     installations,
+    is_mostly_in_sight,
     is_nowhere,
     merge,
     newest_of,
@@ -155,10 +156,10 @@ class Records:
         """
         found = installations(records.items())
         own = own_installation(found)
-        names = set(newest_of(own).all_names) if own else set()
-        strangers = [name for name in self._unheard(serving) if name not in names]
-        if own and 2 * len(own.keys() & names) <= len(names) and self._waits_for(strangers):
-            return {}
+        if own and not is_mostly_in_sight(own):
+            names = newest_of(own).all_names
+            if self._waits_for([each for each in self._unheard(serving) if each not in names]):
+                return {}
         self._tell_conflict(None if own else conflict_of(found))
         return own
 
